@@ -1,0 +1,44 @@
+# Everything here works on a machine that has Python 3.11 or newer and reaches a package index.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(STAMP) ## make the virtual environment from pinned versions
+
+.PHONY: demo
+demo: $(STAMP) ## quantize SmolLM2-135M, evaluate it, print the table
+	$(BIN)/python run.py
+
+.PHONY: test
+test: $(STAMP) ## the tests, linter and types that CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+.PHONY: test-slow
+test-slow: $(STAMP) ## tests on the real SmolLM2-135M (downloads it once; minutes)
+	$(BIN)/python -m pytest -m slow
+
+.PHONY: format
+format: $(STAMP) ## let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: clean
+clean: ## remove the virtual environment and caches (never results/)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
