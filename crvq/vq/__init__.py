@@ -1,0 +1,1 @@
+"""The arithmetic of vector quantization: plain tensors in, plain tensors out."""

@@ -1,0 +1,135 @@
+"""The best codebooks for given codes and scales: conjugate gradient on the normal equations.
+
+With codes and scales fixed, the loss ``Σ_o (w_o - ŵ_o) H (w_o - ŵ_o)ᵀ`` is a convex quadratic in
+the codebook entries (arXiv 2412.09282, section 3; the authors take 100 Adam steps on it). Each
+step costs one product with H. The preconditioner is the quadratic's block diagonal, one d x d
+block an entry: what the entry costs by itself, wherever it is used.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.tiles import tile_elements
+
+# A ridge on each entry's block, relative to the block's and to the typical block's trace: an
+# entry that no weight uses has a zero block (and a zero gradient, so it stays where it is).
+_OWN_RIDGE = 1e-4
+_TYPICAL_RIDGE = 1e-7
+
+
+def solve_codebooks(
+    linears: list[CodedLinear],
+    codebooks: list[Tensor],
+    max_steps: int,
+    tolerance: float = 1e-3,
+) -> list[Tensor]:
+    """Codebooks that lower the summed loss of ``linears``; codes and scales stay as they are.
+
+    Args:
+        linears: all that use these codebooks.
+        codebooks: where to start, each ``(entries_k, d)``.
+        max_steps: conjugate-gradient steps at most.
+        tolerance: stop when a step brings less than this part of the gain so far.
+
+    Returns:
+        New codebooks, never worse than the given ones beyond rounding.
+    """
+    sizes = [len(codebook) for codebook in codebooks]
+    if max_steps < 1 or not linears:
+        return codebooks
+    factor = _preconditioner(linears, sizes)
+
+    def precondition(residual: Tensor) -> Tensor:
+        return torch.cholesky_solve(residual[:, :, None], factor)[:, :, 0]
+
+    solution = torch.cat(codebooks)
+    residual = _pull(linears, codebooks, against_weight=True)
+    direction = preconditioned = precondition(residual)
+    slope = (residual * preconditioned).sum()
+    gain = slope.new_zeros(())
+    # Scalars stay on the device; only the stopping test looks at one, every few steps.
+    for step in range(max_steps):
+        image = _pull(linears, list(direction.split(sizes)), against_weight=False)
+        bend = (direction * image).sum()
+        length = torch.where(bend > 0, slope / bend, 0.0)
+        solution = solution + length * direction
+        residual = residual - length * image
+        won = length * slope
+        gain = gain + won
+        if step % 2 and bool(won <= tolerance * gain):
+            break
+        preconditioned = precondition(residual)
+        new_slope = (residual * preconditioned).sum()
+        direction = preconditioned + torch.where(slope > 0, new_slope / slope, 0.0) * direction
+        slope = new_slope
+    return list(solution.split(sizes))
+
+
+def _pull(linears: list[CodedLinear], codebooks: list[Tensor], against_weight: bool) -> Tensor:
+    """Collect ``s ⊙ (X H)`` per entry, X being ``W - Ŵ`` or ``Ŵ``: ``(all entries, d)``.
+
+    With ``W - Ŵ`` this is half the negative gradient of the loss; with ``Ŵ``, the normal matrix
+    applied to the given codebooks.
+    """
+    total = torch.zeros_like(torch.cat(codebooks), dtype=torch.float64)
+    for linear in linears:
+        for rows in linear.row_tiles():
+            decoded = linear.code.dequantize(codebooks, rows)
+            if against_weight:
+                decoded = linear.weight[rows] - decoded
+            scales = linear.code.scales[rows, None] * linear.importance
+            pulled = (decoded @ linear.second_moment).mul_(scales)
+            _add_by_entry(total, pulled, linear, rows, [len(c) for c in codebooks])
+    return total.float()
+
+
+def _add_by_entry(
+    total: Tensor, values: Tensor, linear: CodedLinear, rows: slice, sizes: list[int]
+) -> None:
+    """Add each group's d values to its entries; in float64, as an entry sums many of them."""
+    d, offset = linear.group_size, 0
+    for codes, size in zip(linear.code.codes, sizes, strict=True):
+        index = codes[rows].flatten()
+        covered = values[:, : codes.shape[1] * d].reshape(-1, d)
+        total[offset : offset + size].index_add_(0, index, covered.double())
+        offset += size
+
+
+def _preconditioner(linears: list[CodedLinear], sizes: list[int]) -> Tensor:
+    """Cholesky factors of each entry's own d x d block, ``(all entries, d, d)``."""
+    d = linears[0].group_size
+    blocks = linears[0].weight.new_zeros(sum(sizes), d * d)
+    for linear in linears:
+        own = linear.diagonal_blocks().flatten(1)
+        squares = linear.code.scales.square() * linear.importance
+        offset = 0
+        for codes, size in zip(linear.code.codes, sizes, strict=True):
+            step = max(1, tile_elements(codes.device) // size)
+            for start in range(0, codes.shape[1], step):
+                part = codes[:, start : start + step]
+                counts = _mass_by_entry(part, squares, size)
+                blocks[offset : offset + size] += counts.T @ own[start : start + part.shape[1]]
+            offset += size
+    blocks = blocks.view(-1, d, d)
+    trace = blocks.diagonal(dim1=1, dim2=2).mean(1)
+    ridge = _OWN_RIDGE * trace + _TYPICAL_RIDGE * trace.mean() + torch.finfo(torch.float32).tiny
+    blocks.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
+    factor, failed = torch.linalg.cholesky_ex(blocks)
+    # A block that rounding made indefinite is replaced by its diagonal: any preconditioner will do.
+    diagonal = torch.diag_embed((blocks.diagonal(dim1=1, dim2=2) + ridge[:, None]).sqrt())
+    return torch.where(failed[:, None, None] > 0, diagonal, factor)
+
+
+def _mass_by_entry(codes: Tensor, squares: Tensor, size: int) -> Tensor:
+    """``Σ_o s_o² [B_og = j]`` for groups g and entries j: ``(groups, entries)``."""
+    groups = codes.shape[1]
+    keys = codes + torch.arange(groups, device=codes.device) * size
+    mass = torch.bincount(
+        keys.flatten(),
+        squares[:, None].expand(-1, groups).flatten(),
+        minlength=groups * size,
+    )
+    return mass.view(groups, size).float()

@@ -1,0 +1,41 @@
+"""How codebooks are stored: half precision, or 8-bit integers with a scale a coordinate."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+CodebookDtype = Literal["float16", "int8"]
+
+_INT8_MAX = 127
+
+
+def store_codebook(codebook: Tensor, dtype: CodebookDtype) -> dict[str, Tensor]:
+    """The parts that are kept of a codebook ``(entries, d)``.
+
+    ``float16``: one tensor ``entries``. ``int8``: ``entries`` in int8 and ``steps (d,)`` in
+    float16, one step a coordinate: coordinates of a stratified order differ in range.
+
+    Raises:
+        ValueError: an entry is not finite or does not fit float16.
+    """
+    if not bool(torch.isfinite(codebook).all()) or float(codebook.abs().max()) > 65504:
+        raise ValueError("a codebook entry is not finite or exceeds half precision's 65504")
+    if dtype == "float16":
+        return {"entries": codebook.half()}
+    steps = (codebook.abs().amax(0) / _INT8_MAX).clamp_min(2.0**-24).half()
+    scaled = (codebook / steps.float()).round().clamp(-_INT8_MAX, _INT8_MAX)
+    return {"entries": scaled.to(torch.int8), "steps": steps}
+
+
+def load_codebook(parts: dict[str, Tensor]) -> Tensor:
+    """The float32 codebook ``(entries, d)`` that stored parts stand for."""
+    entries = parts["entries"].float()
+    return entries * parts["steps"].float() if "steps" in parts else entries
+
+
+def round_codebook(codebook: Tensor, dtype: CodebookDtype) -> Tensor:
+    """The codebook as it comes back from storage."""
+    return load_codebook(store_codebook(codebook, dtype))

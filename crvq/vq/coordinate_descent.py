@@ -1,0 +1,94 @@
+"""Code search by coordinate descent: one group after another, all rows at once.
+
+Each step picks, for every row, the entry that lowers the exact loss most, given all other codes
+(arXiv 2412.09282, section 3; AQLM, arXiv 2401.06118, section 3.2). ``P = (W - Ŵ) H`` is kept up to
+date instead of being rebuilt: inside a block of columns at once, for the columns after it by one
+large product a block, the way GPTQ batches its updates.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crvq.vq.best_entries import best_entries
+from crvq.vq.coded_linear import CodedLinear
+
+BLOCK_COLUMNS = 128
+
+
+def descend_codes(
+    linear: CodedLinear,
+    codebooks: list[Tensor],
+    passes_over_critical: int = 2,
+    block_columns: int = BLOCK_COLUMNS,
+) -> None:
+    """One sweep over all groups; codes change in place and no row's loss goes up.
+
+    Args:
+        linear: whose codes are searched.
+        codebooks: fixed.
+        passes_over_critical: how often the codebooks of a group with several take turns.
+        block_columns: columns between updates of the rest of P; changes rounding, nothing else.
+    """
+    groups = max(1, block_columns // linear.group_size)
+    for rows in linear.row_tiles():
+        decoded = linear.code.decode(codebooks, rows)
+        scales = linear.code.scales[rows, None]
+        pull = (linear.weight[rows] - decoded * scales) @ linear.second_moment
+        for first in range(0, linear.code.groups, groups):
+            last = min(first + groups, linear.code.groups)
+            _descend_block(
+                linear, codebooks, rows, decoded, pull, (first, last), passes_over_critical
+            )
+
+
+def _descend_block(
+    linear: CodedLinear,
+    codebooks: list[Tensor],
+    rows: slice,
+    decoded: Tensor,
+    pull: Tensor,
+    span: tuple[int, int],
+    passes: int,
+) -> None:
+    """Search the groups ``span`` of a tile of rows; updates ``decoded`` and ``pull`` (P)."""
+    d, h = linear.group_size, linear.second_moment
+    scales = linear.code.scales[rows, None]
+    low, high = span[0] * d, span[1] * d
+    local_pull = pull[:, low:high].contiguous()
+    local_h = h[low:high, low:high].contiguous()
+    change = torch.zeros_like(local_pull)
+    for group in range(*span):
+        here = slice(group * d - low, (group + 1) * d - low)
+        metric = local_h[here, here]
+        before = decoded[:, group * d : (group + 1) * d]
+        # The loss as a function of this group's decoded value q is s² q M qᵀ - 2 s² t q + const.
+        target = local_pull[:, here] / scales + before @ metric
+        after = _improve_group(linear, codebooks, rows, group, before, target, metric, passes)
+        change[:, here] = (after - before) * scales
+        decoded[:, group * d : (group + 1) * d] = after
+        local_pull -= change[:, here] @ local_h[here]
+    pull -= change @ h[low:high]
+
+
+def _improve_group(
+    linear: CodedLinear,
+    codebooks: list[Tensor],
+    rows: slice,
+    group: int,
+    value: Tensor,
+    target: Tensor,
+    metric: Tensor,
+    passes: int,
+) -> Tensor:
+    """Let each codebook that covers ``group`` choose anew in turn; the new decoded value."""
+    covering = [k for k, codes in enumerate(linear.code.codes) if group < codes.shape[1]]
+    for _ in range(passes if len(covering) > 1 else 1):
+        for k in covering:
+            codes = linear.code.codes[k][rows, group]
+            others = value - codebooks[k][codes]
+            _, chosen = best_entries(target - others @ metric, metric, codebooks[k], 1)
+            codes.copy_(chosen[:, 0])
+            value = others + codebooks[k][codes]
+    return value

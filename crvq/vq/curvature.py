@@ -1,0 +1,87 @@
+"""The second moment H = E[x xᵀ] of a linear's input, and what code search needs of it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+# A channel whose activations are this much weaker than the typical live channel is dead: its
+# weights change nothing on the calibration text.
+_DEAD_BELOW = 1e-10
+# Dead channels get this part of the typical live heat, so that their weights still follow the
+# original ones instead of being left to chance.
+_DEAD_HEAT = 1e-4
+_MAX_DAMPING = 1.0
+
+
+class CurvatureError(ValueError):
+    """H is not finite, or no damping makes it positive definite."""
+
+
+class Curvature:
+    """H of shape ``(in, in)``, with dead channels given a small heat of their own.
+
+    Linears that read one input share one object, so that its inverse is computed once.
+
+    Raises:
+        CurvatureError: H holds NaN or infinity.
+    """
+
+    def __init__(self, second_moment: Tensor, damping: float = 0.01) -> None:
+        if not bool(torch.isfinite(second_moment).all()):
+            raise CurvatureError("the second moment of the input holds NaN or infinity")
+        heat = second_moment.diagonal()
+        live = heat > _DEAD_BELOW * heat.mean()
+        typical = heat[live].median() if bool(live.any()) else heat.new_tensor(1.0)
+        self.dead_channels = int((~live).sum())
+        self.damping = damping
+        self.matrix = second_moment.float().clone()
+        if self.dead_channels:
+            # Rows of a dead channel are zero up to rounding; make them exactly so.
+            self.matrix[~live] = 0
+            self.matrix[:, ~live] = 0
+            added = _DEAD_HEAT * typical if bool(live.any()) else typical
+            self.matrix.diagonal()[~live] = added.float()
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """``(H + damping * mean(diag H) I)⁻¹``, float64; damping grows tenfold until it exists.
+
+        Raises:
+            CurvatureError: not even damping by the mean of the diagonal helps.
+        """
+        matrix = self.matrix.double()
+        mean = matrix.diagonal().mean()
+        identity = torch.eye(len(matrix), dtype=torch.float64, device=matrix.device)
+        damping = self.damping
+        while damping <= _MAX_DAMPING:
+            factor, failed = torch.linalg.cholesky_ex(matrix + damping * mean * identity)
+            if not bool(failed):
+                self.damping_used = damping
+                return torch.cholesky_inverse(factor)
+            damping = max(10 * damping, 1e-6)
+        raise CurvatureError(
+            f"the second moment is not positive definite even when damped by {_MAX_DAMPING:g} of "
+            "its mean diagonal; it is not a second moment of finite activations"
+        )
+
+    damping_used: float = 0.0
+
+    @cached_property
+    def stiffness(self) -> Tensor:
+        """``1 / diag(H⁻¹)``, ``(in,)``: what an error in a channel costs if the others may answer.
+
+        Optimal brain surgeon's weight of an error (Hassibi & Stork 1993); GPTQ's as well.
+        """
+        return (1.0 / self.inverse.diagonal()).float()
+
+    def feedback_factor(self, order: Tensor) -> Tensor:
+        """Upper triangular U with ``H⁻¹ = Uᵀ U`` for channels taken in ``order``, float32.
+
+        For an error E of the columns, ``E H Eᵀ = ‖E U⁻¹‖²``; the factor tells how the columns
+        still to come best answer errors already made (GPTQ, arXiv 2210.17323, section 3).
+        """
+        inverse = self.inverse[order][:, order]
+        return torch.linalg.cholesky(inverse, upper=True).float()

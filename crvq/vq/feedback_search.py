@@ -1,0 +1,159 @@
+"""Code search from scratch with error feedback and a beam.
+
+Groups are coded in order; each code is chosen knowing that the columns still to come can answer
+its error, which H's inverse describes (GPTQ, arXiv 2210.17323, section 3; for vectors GPTVQ,
+arXiv 2402.15319). With a beam, the best partial codes of every row are kept, which is K-best
+search of a closest lattice point; a beam that keeps all of them finds the optimum of the damped
+loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crvq.vq.additive_code import AdditiveCode
+from crvq.vq.best_entries import best_entries
+from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.tiles import tiles
+
+BLOCK_COLUMNS = 128
+
+
+@dataclass
+class _Beam:
+    """Partial codes of a tile of rows: the survivors after each group."""
+
+    cost: Tensor
+    """``(rows, width)``: what each survivor's columns so far cost, in units of s²."""
+    parents: list[Tensor]
+    """For each group coded, which earlier survivor each survivor extends: ``(rows, width)``."""
+    choices: list[list[Tensor]]
+    """For each group coded, the entries of the codebooks that cover it, in their order."""
+
+
+def search_codes(
+    linear: CodedLinear,
+    codebooks: list[Tensor],
+    beam: int = 1,
+    block_columns: int = BLOCK_COLUMNS,
+) -> AdditiveCode:
+    """Codes for all rows, found anew; scales stay as they are.
+
+    Args:
+        linear: its weight, curvature and scales; its present codes only tell coverage.
+        codebooks: fixed.
+        beam: partial codes kept for each row.
+        block_columns: columns between updates of the rest; changes rounding, nothing else.
+    """
+    code = AdditiveCode([torch.empty_like(c) for c in linear.code.codes], linear.code.scales)
+    inverses = _diagonal_inverses(linear)
+    for rows in tiles(linear.weight.shape[0], linear.weight.shape[1] * beam, linear.weight.device):
+        survivors = _search_rows(linear, codebooks, rows, inverses, beam, block_columns)
+        _trace_back(survivors, code, rows)
+    return code
+
+
+def _diagonal_inverses(linear: CodedLinear) -> Tensor:
+    """``U_gg⁻¹`` for each group, ``(groups, d, d)``."""
+    d, groups = linear.group_size, linear.code.groups
+    factor = linear.feedback_factor.view(groups, d, groups, d)
+    blocks = factor.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    identity = torch.eye(d, device=blocks.device).expand_as(blocks)
+    return torch.linalg.solve_triangular(blocks, identity, upper=True)
+
+
+def _search_rows(
+    linear: CodedLinear,
+    codebooks: list[Tensor],
+    rows: slice,
+    inverses: Tensor,
+    beam: int,
+    block_columns: int,
+) -> _Beam:
+    d, factor = linear.group_size, linear.feedback_factor
+    # What is left to code, as every survivor sees it, in units of the row's scale.
+    left = (linear.weight[rows] / linear.code.scales[rows, None])[:, None]
+    survivors = _Beam(left.new_zeros(len(left), 1), [], [])
+    step = max(1, block_columns // d)
+    for first in range(0, linear.code.groups, step):
+        last = min(first + step, linear.code.groups)
+        low, high = first * d, last * d
+        local = left[:, :, low:high].contiguous()
+        errors = torch.zeros_like(local)
+        origin = torch.arange(local.shape[1], device=local.device).expand(len(local), -1)
+        for group in range(first, last):
+            here = slice(group * d - low, (group + 1) * d - low)
+            parent, value = _extend(linear, codebooks, survivors, local[:, :, here], group,
+                                    inverses[group], beam)  # fmt: skip
+            local, errors = _inherit(local, parent), _inherit(errors, parent)
+            origin = origin.gather(1, parent)
+            error = (local[:, :, here] - value) @ inverses[group]
+            errors[:, :, here] = error
+            columns = slice(group * d, (group + 1) * d)
+            local[:, :, here.stop :] -= error @ factor[columns, columns.stop : high]
+        if last < linear.code.groups:
+            left = _inherit(left, origin)
+            left[:, :, high:] -= errors @ factor[low:high, high:]
+    return survivors
+
+
+def _extend(
+    linear: CodedLinear,
+    codebooks: list[Tensor],
+    survivors: _Beam,
+    target: Tensor,
+    group: int,
+    inverse: Tensor,
+    beam: int,
+) -> tuple[Tensor, Tensor]:
+    """Extend each survivor by one group; the parents ``(rows, width)`` and values chosen.
+
+    Codebooks that cover the group choose one after another, with a beam of their own that is
+    cut to ``beam`` after the last: a later codebook may redeem an earlier one's second choice.
+    """
+    metric = inverse @ inverse.T
+    covering = [k for k, codes in enumerate(linear.code.codes) if group < codes.shape[1]]
+    inner = beam if len(covering) == 1 else max(beam, 8)
+    cost = survivors.cost + ((target @ metric) * target).sum(2)
+    parent = torch.arange(cost.shape[1], device=cost.device).expand(cost.shape)
+    value = torch.zeros_like(target)
+    chosen: list[Tensor] = []
+    # Scores are relative to ‖x‖² of the residual before the choice, so costs add up exactly.
+    for turn, k in enumerate(covering):
+        width = beam if turn == len(covering) - 1 else inner
+        rest = _inherit(target, parent) - value
+        scores, entries = best_entries((rest.flatten(0, 1) @ metric), metric, codebooks[k], width)
+        candidates = cost[:, :, None] + scores.view(*cost.shape, -1)
+        per_survivor = candidates.shape[2]
+        cost, picked = candidates.flatten(1).topk(
+            min(width, candidates[0].numel()), dim=1, largest=False
+        )
+        source = picked // per_survivor
+        entry = entries.view(len(cost), -1).gather(1, picked)
+        parent = parent.gather(1, source)
+        value = _inherit(value, source) + codebooks[k][entry]
+        chosen = [earlier.gather(1, source) for earlier in chosen] + [entry]
+    survivors.cost = cost
+    survivors.parents.append(parent)
+    survivors.choices.append(chosen)
+    return parent, value
+
+
+def _inherit(state: Tensor, parent: Tensor) -> Tensor:
+    """Rows of ``state (rows, old width, n)`` that each new survivor takes over."""
+    if state.shape[1] == 1 and parent.shape[1] == 1:
+        return state
+    return state.gather(1, parent[:, :, None].expand(-1, -1, state.shape[2]))
+
+
+def _trace_back(survivors: _Beam, code: AdditiveCode, rows: slice) -> None:
+    """Write the best survivor's codes; survivors are sorted, so the best is the first."""
+    position = torch.zeros_like(survivors.parents[-1][:, :1])
+    for group in range(code.groups - 1, -1, -1):
+        covering = [codes for codes in code.codes if group < codes.shape[1]]
+        for codes, entries in zip(covering, survivors.choices[group], strict=True):
+            codes[rows, group] = entries.gather(1, position)[:, 0]
+        position = survivors.parents[group].gather(1, position)

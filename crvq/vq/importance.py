@@ -1,0 +1,112 @@
+"""How much a channel (in feature) deserves more bits: CRVQ's importance and its ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from crvq.vq.curvature import Curvature
+from crvq.vq.kmeans import kmeans, nearest_centroids
+
+ImportanceForm = Callable[[Tensor, Tensor, Curvature, torch.Generator], Tensor]
+
+_FORMS: dict[str, ImportanceForm] = {}
+
+
+def _form(name: str) -> Callable[[ImportanceForm], ImportanceForm]:
+    def register(form: ImportanceForm) -> ImportanceForm:
+        _FORMS[name] = form
+        return form
+
+    return register
+
+
+def importance_names() -> list[str]:
+    """The forms that `channel_importance` knows."""
+    return sorted(_FORMS)
+
+
+def channel_importance(
+    form: str,
+    weight: Tensor,
+    curvature: Curvature,
+    group_size: int,
+    entries: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Importance of each in feature, ``(in,)``, by one of `importance_names`.
+
+    Forms that look at the error VQ leaves quantize the weight once with a plain k-means codebook
+    of ``entries`` centroids of length ``group_size`` (arXiv 2412.09282, section 3, step 1).
+
+    Args:
+        form: name of the form.
+        weight: ``(out, in)``; ``in`` is a multiple of ``group_size``.
+        curvature: of the input.
+        group_size: d, the length of a sub-vector.
+        entries: centroids of the trial codebook.
+        generator: a CPU generator.
+    """
+    residual = weight
+    if form.startswith(("error", "max_error")):
+        residual = _vq_residual(weight, group_size, entries, generator)
+    return _FORMS[form](weight, residual, curvature, generator)
+
+
+def row_scales(weight: Tensor) -> Tensor:
+    """Root mean square of each row, ``(out,)``; for a row of zeros the least that is stored.
+
+    A row of zeros must neither weigh in a codebook nor decode to anything worth the name.
+    """
+    scales = weight.square().mean(1).sqrt()
+    return torch.where(scales > 0, scales, torch.finfo(torch.float16).smallest_normal)
+
+
+def _vq_residual(
+    weight: Tensor, group_size: int, entries: int, generator: torch.Generator
+) -> Tensor:
+    scales = row_scales(weight)[:, None]
+    vectors = (weight / scales).reshape(-1, group_size)
+    even = torch.ones_like(vectors)
+    # A ranking of channels needs no converged codebook: a sample and a few rounds rank them alike.
+    centroids = kmeans(vectors, even, entries, iterations=8, generator=generator, sample=1 << 14)
+    indices, _ = nearest_centroids(vectors, even, centroids)
+    return weight - centroids[indices].reshape(weight.shape) * scales
+
+
+@_form("error_activation")
+def _error_activation(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+    """mean_o R² · H_jj: the authors' code."""
+    return r.square().mean(0) * h.matrix.diagonal()
+
+
+@_form("max_error_over_inverse")
+def _max_error_over_inverse(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+    """max_o R² / [H⁻¹]_jj: the paper's form as readers report it, dividing as OBS does."""
+    return r.square().amax(0) * h.stiffness
+
+
+@_form("max_error_times_inverse")
+def _max_error_times_inverse(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+    """max_o R² · [H⁻¹]_jj: the other reading of the same report."""
+    return r.square().amax(0) / h.stiffness
+
+
+@_form("weight")
+def _weight(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+    """mean_o |W|: weights alone."""
+    return w.abs().mean(0)
+
+
+@_form("activation")
+def _activation(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+    """H_jj: activation energy alone."""
+    return h.matrix.diagonal().clone()
+
+
+@_form("random")
+def _random(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+    """A seeded draw: the control."""
+    return torch.rand(w.shape[1], generator=g).to(w.device)
