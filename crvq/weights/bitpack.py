@@ -1,0 +1,77 @@
+"""Integers of any width from 1 to 31 bits, packed into bytes without gaps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Values packed in one go; a multiple of 8, so that every chunk ends on a whole byte.
+_CHUNK = 1 << 20
+
+
+def packed_bytes(count: int, width: int) -> int:
+    """Bytes that ``count`` integers of ``width`` bits take."""
+    return (count * width + 7) // 8
+
+
+def pack_bits(values: Tensor, width: int) -> Tensor:
+    """Pack non-negative integers of ``width`` bits each, least significant bit first.
+
+    Args:
+        values: any shape, each below ``2**width``.
+        width: 1 to 31; 0 packs to nothing (all values are then zero).
+
+    Returns:
+        uint8 of shape ``(ceil(count * width / 8),)``.
+
+    Raises:
+        ValueError: a value does not fit, or the width cannot be packed.
+    """
+    if not 0 <= width <= 31:
+        raise ValueError(f"cannot pack {width}-bit integers: 0 to 31 bits fit")
+    flat = values.flatten().to(torch.int64)
+    if len(flat) and (int(flat.min()) < 0 or int(flat.max()) >= 1 << width):
+        raise ValueError(
+            f"values from {int(flat.min())} to {int(flat.max())} do not fit {width} bits"
+        )
+    if width == 8:
+        return flat.to(torch.uint8)
+    shifts = torch.arange(width, device=flat.device)
+    weights = 1 << torch.arange(8, device=flat.device)
+    packed = []
+    for chunk in flat.split(_CHUNK):
+        bits = ((chunk[:, None] >> shifts) & 1).flatten()
+        bits = torch.nn.functional.pad(bits, (0, -len(bits) % 8))
+        packed.append((bits.view(-1, 8) * weights).sum(1).to(torch.uint8))
+    return torch.cat(packed) if packed else torch.empty(0, dtype=torch.uint8)
+
+
+def unpack_bits(packed: Tensor, width: int, shape: tuple[int, ...]) -> Tensor:
+    """The int64 values of ``shape`` that `pack_bits` packed.
+
+    Raises:
+        ValueError: the number of bytes is not that of so many values.
+    """
+    count = 1
+    for size in shape:
+        count *= size
+    if len(packed) != packed_bytes(count, width):
+        raise ValueError(
+            f"{len(packed)} bytes cannot hold {count} values of {width} bits "
+            f"(they take {packed_bytes(count, width)})"
+        )
+    if width == 8:
+        return packed.to(torch.int64).view(shape)
+    if width == 0:
+        return torch.zeros(shape, dtype=torch.int64, device=packed.device)
+    weights = 1 << torch.arange(width, device=packed.device)
+    places = torch.arange(8, device=packed.device)
+    values = []
+    step = _CHUNK * width // 8
+    for start in range(0, len(packed), step):
+        chunk = packed[start : start + step].to(torch.int64)
+        bits = ((chunk[:, None] >> places) & 1).flatten()
+        bits = bits[: len(bits) // width * width]
+        values.append((bits.view(-1, width) * weights).sum(1))
+    flat = torch.cat(values) if values else torch.empty(0, dtype=torch.int64)
+    return flat[:count].view(shape)
