@@ -1,0 +1,93 @@
+"""From a linear to what the solver works on: padding, importance, order, critical groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from crvq.methods.crvq_params import CrvqParams
+from crvq.methods.method import LinearInput
+from crvq.vq.channel_order import channel_order, critical_groups
+from crvq.vq.coded_linear import CodedLinear, coded_linear
+from crvq.vq.curvature import Curvature
+from crvq.vq.importance import channel_importance, row_scales
+
+
+@dataclass
+class CodedLayout:
+    """A linear laid out for coding."""
+
+    source: LinearInput
+    linear: CodedLinear
+    order: Tensor
+    """π, ``(padded in,)``."""
+    stored_positions: int
+    """Leading positions of π that must be stored."""
+    critical: int
+    """Critical groups."""
+    notes: list[str] = field(default_factory=list)
+
+
+def padded_features(in_features: int, group_size: int) -> int:
+    """in_features rounded up to whole groups."""
+    return -(-in_features // group_size) * group_size
+
+
+def asked_critical_groups(in_features: int, params: CrvqParams) -> int:
+    """Critical groups of a linear with so many in_features; 0 without extended codebooks."""
+    if params.extended_codebooks == 0:
+        return 0
+    return critical_groups(
+        in_features, params.group_size, params.critical_ratio, params.critical_rounding
+    )
+
+
+def lay_out(
+    source: LinearInput, params: CrvqParams, generator: torch.Generator, curvature: Curvature
+) -> CodedLayout:
+    """Pad, rank and reorder the channels of a linear (arXiv 2412.09282, section 3, steps 1-2).
+
+    Args:
+        source: the linear.
+        params: CRVQ's parameters.
+        generator: for the trial codebook and random importance.
+        curvature: of the input, already padded.
+    """
+    d, notes = params.group_size, []
+    in_features = source.weight.shape[1]
+    padding = padded_features(in_features, d) - in_features
+    weight = torch.nn.functional.pad(source.weight, (0, padding))
+    if padding:
+        notes.append(f"{padding} of {in_features + padding} channels are padding")
+    dead = curvature.dead_channels - padding
+    if dead > 0:
+        notes.append(f"{dead} dead channels (never active on the calibration text)")
+    groups = asked_critical_groups(in_features, params)
+    importance = channel_importance(
+        params.importance, weight, curvature, d, 2**params.codebook_bits, generator
+    )
+    # Padding is neither important nor hot, whatever an ablation's importance says.
+    importance[in_features:] = -1.0
+    energy = curvature.stiffness * weight.square().mean(0)
+    energy[in_features:] = -1.0
+    order = channel_order(importance, energy, d, groups, params.reorder)
+    coverage = [weight.shape[1] // d] + [groups] * (params.extended_codebooks if groups else 0)
+    linear = coded_linear(weight, curvature, order, coverage, row_scales(weight))
+    stored = {
+        "none": 0,
+        "critical_first": groups * d,
+        "sorted": len(order),
+        "stratified": len(order),
+    }[params.reorder]
+    return CodedLayout(source, linear, order, stored, groups, notes)
+
+
+def pad_curvature(curvature: Curvature, in_features: int, group_size: int) -> Curvature:
+    """The curvature of an input with zero channels added up to whole groups."""
+    padding = padded_features(in_features, group_size) - in_features
+    if not padding:
+        return curvature
+    padded = torch.nn.functional.pad(curvature.matrix, (0, padding, 0, padding))
+    return Curvature(padded, curvature.damping)

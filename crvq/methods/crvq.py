@@ -1,0 +1,214 @@
+"""CRVQ: Channel-Relaxed Vector Quantization (arXiv 2412.09282)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from crvq.config.strict import StrictModel
+from crvq.errors import QuantizationError
+from crvq.methods.coded_layout import CodedLayout, asked_critical_groups, lay_out, pad_curvature
+from crvq.methods.crvq_params import CrvqParams
+from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
+from crvq.methods.registry import register_method
+from crvq.vq.alternate import Alternated, AlternationSettings, alternate, storable_scales
+from crvq.vq.codebook_storage import load_codebook, store_codebook
+from crvq.vq.curvature import Curvature
+from crvq.vq.initial_codebooks import initial_codebooks
+from crvq.weights.additive import AdditiveWeight
+
+
+@register_method("crvq")
+class CrvqMethod:
+    """Basic codebook for all channels, extended codebooks for the critical ones.
+
+    With ``critical_ratio=0`` this is additive quantization with one codebook (AQLM's 1xN layout).
+    """
+
+    Params: ClassVar[type[StrictModel]] = CrvqParams
+    quantizes: ClassVar[bool] = True
+
+    def __init__(self, params: CrvqParams, seed: int) -> None:
+        self.params = params
+        self.seed = seed
+        self._kind_codebooks: dict[str, list[Tensor]] = {}
+        self._kind_weights: dict[str, int] = {}
+        self._curvatures: dict[int, tuple[Curvature, Curvature]] = {}
+
+    def survey_blocks(self, count: int) -> Sequence[int]:
+        """Evenly spread blocks, when codebooks are to serve the whole model."""
+        if self.params.codebook_scope != "model":
+            return []
+        wanted = min(self.params.survey_blocks, count)
+        return sorted({round((i + 0.5) * count / wanted - 0.5) for i in range(wanted)})
+
+    def survey(self, blocks: Sequence[Sequence[LinearInput]], kinds: dict[str, int]) -> None:
+        """Fit one set of codebooks a kind, jointly on the surveyed blocks' linears."""
+        self._kind_weights = dict(kinds)
+        by_kind: dict[str, list[LinearInput]] = {}
+        for linear in (linear for block in blocks for linear in block):
+            by_kind.setdefault(linear.kind, []).append(linear)
+        for kind, linears in by_kind.items():
+            _, fitted = self._fit(linears)
+            self._kind_codebooks[kind] = fitted.codebooks
+
+    def shared_tensors(self) -> dict[str, Tensor]:
+        """Stored codebooks of each kind, and the weights that share them."""
+        tensors = {}
+        for kind, codebooks in self._kind_codebooks.items():
+            for k, codebook in enumerate(codebooks):
+                for name, part in store_codebook(codebook, self.params.codebook_dtype).items():
+                    tensors[f"{kind}.codebooks.{k}.{name}"] = part
+        return tensors
+
+    def restore_shared(self, tensors: dict[str, Tensor]) -> None:
+        """Read codebooks back by kind."""
+        parts: dict[str, dict[int, dict[str, Tensor]]] = {}
+        for key, tensor in tensors.items():
+            kind, _, place = key.partition(".codebooks.")
+            number, _, name = place.partition(".")
+            parts.setdefault(kind, {}).setdefault(int(number), {})[name] = tensor
+        self._kind_codebooks = {
+            kind: [load_codebook(sets[k]) for k in sorted(sets)] for kind, sets in parts.items()
+        }
+
+    def quantize_block(
+        self, block: int, linears: Sequence[LinearInput]
+    ) -> Iterator[QuantizedLinear]:
+        """Quantize a block's linears, one by one or (codebook_scope=block) all at once."""
+        self._curvatures.clear()
+        if self.params.codebook_scope == "block":
+            start = time.perf_counter()
+            layouts, fitted = self._fit(linears)
+            seconds = (time.perf_counter() - start) / len(linears)
+            total = sum(linear.weight.numel() for linear in linears)
+            for layout in layouts:
+                share = layout.source.weight.numel() / total
+                yield self._result(layout, fitted, seconds, f"block-{block}", share)
+            return
+        for linear in linears:
+            start = time.perf_counter()
+            layouts, fitted = self._fit([linear])
+            seconds = time.perf_counter() - start
+            if self.params.codebook_scope == "model":
+                share = linear.weight.numel() / self._kind_weights[linear.kind]
+                yield self._result(layouts[0], fitted, seconds, linear.kind, share)
+            else:
+                yield self._result(layouts[0], fitted, seconds, None, 1.0)
+
+    def effective(self, shapes: Sequence[LinearShape]) -> dict[str, Any]:
+        """Critical channels by kind of linear, and the part of all weights that they hold."""
+        channels: dict[str, int] = {}
+        critical_weights = weights = 0
+        for kind, out_features, in_features in shapes:
+            groups = asked_critical_groups(in_features, self.params)
+            channels[kind] = min(groups * self.params.group_size, in_features)
+            critical_weights += out_features * channels[kind]
+            weights += out_features * in_features
+        return {
+            "critical_ratio": critical_weights / weights if weights else 0.0,
+            "critical_channels": channels,
+        }
+
+    def _fit(self, linears: Sequence[LinearInput]) -> tuple[list[CodedLayout], Alternated]:
+        """Lay out linears that share codebooks, and run the alternation on them."""
+        params = self.params
+        generator = torch.Generator().manual_seed(linears[0].seed)
+        layouts = [lay_out(x, params, generator, self._padded_curvature(x)) for x in linears]
+        coded = [layout.linear for layout in layouts]
+        if len(coded) > 1:
+            # Losses of different linears have different units; relative ones compare.
+            for linear in coded:
+                linear.importance = 1.0 / linear.energy if linear.energy > 0 else 0.0
+        kind = linears[0].kind
+        fixed = self._kind_codebooks.get(kind)
+        if params.codebook_scope == "model" and fixed is not None:
+            codebooks = fixed
+            for linear in coded:
+                del linear.code.codes[len(codebooks) :]
+        else:
+            entries = [2**params.codebook_bits]
+            entries += [2**params.extended_bits] * params.extended_codebooks
+            entries = entries[: max(len(linear.code.codes) for linear in coded)]
+            codebooks = initial_codebooks(
+                coded, entries, params.kmeans_iterations, params.kmeans_sample, generator
+            )
+            self._note_small_codebooks(layouts, codebooks, entries)
+        settings = AlternationSettings(
+            max_rounds=params.max_rounds,
+            relative_gain=params.relative_gain,
+            codebook_steps=params.codebook_steps,
+            beam=params.beam,
+            search=params.search,
+            codebook_dtype=params.codebook_dtype,
+            train_codebooks=fixed is None,
+        )
+        try:
+            fitted = alternate(coded, codebooks, settings)
+        except ValueError as error:
+            names = ", ".join(linear.name for linear in linears)
+            raise QuantizationError(f"{names}: {error}") from error
+        return layouts, fitted
+
+    def _padded_curvature(self, linear: LinearInput) -> Curvature:
+        """One padded curvature for each input, however many linears read it."""
+        key = id(linear.curvature)
+        if key not in self._curvatures:
+            padded = pad_curvature(linear.curvature, linear.weight.shape[1], self.params.group_size)
+            # The original is kept beside it, so that its id stays its own.
+            self._curvatures[key] = (linear.curvature, padded)
+        return self._curvatures[key][1]
+
+    @staticmethod
+    def _note_small_codebooks(
+        layouts: list[CodedLayout], codebooks: list[Tensor], entries: list[int]
+    ) -> None:
+        for layout in layouts:
+            for k, (codebook, wanted) in enumerate(zip(codebooks, entries, strict=False)):
+                if len(codebook) < wanted:
+                    layout.notes.append(
+                        f"codebook {k} has {len(codebook)} entries instead of {wanted}: "
+                        "no more vectors than that"
+                    )
+            if len(codebooks) < len(entries):
+                layout.notes.append(
+                    f"codebooks {len(codebooks)} to {len(entries) - 1} left out: "
+                    "the residual is already zero"
+                )
+
+    def _result(
+        self,
+        layout: CodedLayout,
+        fitted: Alternated,
+        seconds: float,
+        codebook_set: str | None,
+        share: float,
+    ) -> QuantizedLinear:
+        linear, source = layout.linear, layout.source
+        loss = float(linear.row_loss(fitted.codebooks).sum())
+        dtype = self.params.codebook_dtype
+        linear.code.scales = storable_scales(linear.code.scales)
+        weight = AdditiveWeight(
+            out_features=source.weight.shape[0],
+            in_features=source.weight.shape[1],
+            code=linear.code,
+            codebooks=[store_codebook(codebook, dtype) for codebook in fitted.codebooks],
+            order=layout.order,
+            reordered=layout.stored_positions,
+            codebook_set=codebook_set,
+            codebook_share=share,
+        )
+        return QuantizedLinear(
+            source=source,
+            weight=weight,
+            loss=loss / source.weight.shape[0],
+            relative_loss=loss / linear.energy if linear.energy > 0 else 0.0,
+            rounds=fitted.rounds,
+            seconds=seconds,
+            critical_channels=min(layout.critical * self.params.group_size, source.weight.shape[1]),
+            notes=layout.notes,
+        )

@@ -1,0 +1,68 @@
+"""CRVQ's parameters."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from crvq.config.strict import StrictModel
+from crvq.vq.channel_order import ReorderPolicy, RoundingPolicy
+from crvq.vq.codebook_storage import CodebookDtype
+from crvq.vq.importance import importance_names
+
+
+class CrvqParams(StrictModel):
+    """The ``crvq`` group of the configuration (arXiv 2412.09282, section 3)."""
+
+    group_size: int = Field(4, ge=1, le=64, description="d: weights that one code stands for")
+    codebook_bits: int = Field(8, ge=1, le=16, description="index bits of the basic codebook")
+    extended_codebooks: int = Field(
+        3, ge=0, le=15, description="m - 1: codebooks for critical channels only"
+    )
+    extended_bits: int = Field(8, ge=1, le=16, description="index bits of extended codebooks")
+    critical_ratio: float = Field(0.02, ge=0, le=1, description="λ: part of channels critical")
+    critical_rounding: RoundingPolicy = Field(
+        "at_least_one", description="how λ·in/d becomes whole groups; floor is the authors' code"
+    )
+    importance: str = Field("error_activation", description="how channels are ranked")
+    reorder: ReorderPolicy = Field(
+        "stratified", description="order of the other channels; sorted is the paper's"
+    )
+    codebook_scope: Literal["linear", "block", "model"] = Field(
+        "linear",
+        description="who shares codebooks: nobody (the paper), a block's linears, or all linears "
+        "of a kind",
+    )
+    codebook_dtype: CodebookDtype = Field("float16", description="how codebooks are stored")
+    search: Literal["descent", "feedback_start", "feedback"] = Field(
+        "feedback_start", description="error-feedback code search never, first, or every round"
+    )
+    beam: int = Field(1, ge=1, le=64, description="partial codes kept by the feedback search")
+    max_rounds: int = Field(8, ge=0, description="rounds of the alternation at most")
+    relative_gain: float = Field(0.01, ge=0, lt=1, description="stop below this gain a round")
+    codebook_steps: int = Field(4, ge=1, description="conjugate-gradient steps a round")
+    kmeans_iterations: int = Field(8, ge=0)
+    kmeans_sample: int = Field(32768, ge=1, description="sub-vectors that k-means looks at")
+    damping: float = Field(
+        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
+    )
+    survey_blocks: int = Field(
+        4, ge=1, description="codebook_scope=model: blocks that codebooks are fitted on"
+    )
+
+    @field_validator("importance")
+    @classmethod
+    def _known_importance(cls, value: str) -> str:
+        if value not in importance_names():
+            raise ValueError(f"not a form of importance; known: {', '.join(importance_names())}")
+        return value
+
+    @model_validator(mode="after")
+    def _order_allows_critical(self) -> Self:
+        if self.reorder == "none" and self.critical_ratio > 0 and self.extended_codebooks > 0:
+            raise ValueError(
+                "reorder=none keeps channels where they lie, so none can be critical; "
+                "set critical_ratio=0, or reorder=critical_first (natural order for the others)"
+            )
+        return self
