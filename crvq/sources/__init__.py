@@ -1,0 +1,1 @@
+"""Pinned downloads: Python wheels fetched as files, checked and unpacked once."""
