@@ -1,0 +1,45 @@
+"""Documents as read from a source."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from crvq.config.text import TextConfig
+from crvq.errors import SourceError
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Texts in a stable order, and where they came from."""
+
+    texts: list[str]
+    description: str
+    """For records, e.g. ``Salesforce/wikitext wikitext-2-raw-v1 test``."""
+    separator: str = "\n\n"
+    """What stands between two texts when they are joined."""
+
+
+def chosen(texts: list[str], config: TextConfig) -> list[str]:
+    """The ``max_documents`` texts that ``config`` asks for: the first, or a seeded draw."""
+    if config.shuffle_seed is not None:
+        texts = random.Random(config.shuffle_seed).sample(texts, len(texts))
+    return texts[: config.max_documents]
+
+
+def require_text(documents: Documents) -> Documents:
+    """Refuse documents without a single visible character, and what is no text at all.
+
+    Raises:
+        SourceError: there is no text, or a document is not a string.
+    """
+    for number, text in enumerate(documents.texts):
+        if not isinstance(text, str):
+            raise SourceError(
+                f"{documents.description}: document {number} is {type(text).__name__}, not text"
+            )
+    if not any(text.strip() for text in documents.texts):
+        raise SourceError(
+            f"{documents.description} holds no text ({len(documents.texts)} documents, all blank)"
+        )
+    return documents

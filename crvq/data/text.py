@@ -1,0 +1,24 @@
+"""Read the text that a config describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crvq.config.text import TextConfig
+from crvq.data.documents import Documents, require_text
+from crvq.data.registry import find_text_source
+
+
+def load_documents(config: TextConfig, cache: Path) -> Documents:
+    """The documents that ``config`` describes; a local ``path`` wins over ``source``.
+
+    Args:
+        config: a text source (calibration or evaluation).
+        cache: folder for downloads (the hub has its own).
+
+    Raises:
+        ConfigError: an unknown source, or a key that it needs is missing.
+        SourceError: the text is missing, unreadable, blank or unreachable.
+    """
+    source = find_text_source("path" if config.path is not None else config.source)
+    return require_text(source(config, cache))

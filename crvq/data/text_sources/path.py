@@ -1,0 +1,47 @@
+"""Local text: one file, or all readable files of a folder in the order of their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crvq.config.text import TextConfig
+from crvq.data.documents import Documents, chosen
+from crvq.data.readers import READERS
+from crvq.data.registry import text_source
+from crvq.errors import ConfigError, SourceError
+
+
+@text_source("path")
+def load(config: TextConfig, cache: Path) -> Documents:
+    """The texts of ``config.path``; see `crvq.data.readers` for what a document is."""
+    if config.path is None:
+        raise ConfigError("path is not set, but source=path needs it: a text file or a folder")
+    path = Path(config.path).expanduser()
+    texts: list[str] = []
+    for file in _files(path):
+        try:
+            texts += READERS[file.suffix](file, config.column)
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{file} is not UTF-8 text: {error}; convert it first") from error
+        except OSError as error:
+            raise SourceError(f"{file} cannot be read: {error}") from error
+    return Documents(chosen(texts, config), str(path), config.separator)
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or the files below a folder that there is a reader for."""
+    allowed = ", ".join(READERS)
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.is_file() and f.suffix in READERS)
+        if not files:
+            names = sorted(entry.name for entry in path.iterdir())[:10]
+            raise SourceError(
+                f"path={path} is a folder without {allowed} files; it holds: "
+                f"{', '.join(names) or 'nothing'}"
+            )
+        return files
+    if not path.is_file():
+        raise SourceError(f"path={path}: there is no such file or folder (from {Path.cwd()})")
+    if path.suffix not in READERS:
+        raise ConfigError(f"path={path} ends in {path.suffix!r}; allowed: {allowed}")
+    return [path]

@@ -1,0 +1,90 @@
+"""Windows of tokens: consecutive ones to evaluate on, drawn ones to calibrate on."""
+
+from __future__ import annotations
+
+import torch
+
+from crvq.errors import ConfigError
+
+
+def check_context(length: int, limit: int | None, key: str) -> None:
+    """Refuse windows longer than the model's context.
+
+    Args:
+        length: tokens in a window.
+        limit: the model's longest context; None if it has no limit.
+        key: the config key that set ``length``, for the message.
+
+    Raises:
+        ConfigError: ``length`` is more than ``limit``.
+    """
+    if limit is not None and length > limit:
+        raise ConfigError(
+            f"{key}={length} is longer than the model's context of {limit} tokens; "
+            f"set {key}={limit} or less"
+        )
+
+
+def evaluation_windows(
+    tokens: torch.Tensor,
+    context: int,
+    max_windows: int | None = None,
+    key: str = "eval.perplexity.NAME",
+) -> torch.Tensor:
+    """Consecutive windows that do not overlap, (n, context); the tail is dropped.
+
+    Args:
+        tokens: (n_tokens,) the whole text.
+        context: tokens in a window.
+        max_windows: keep only the first so many.
+        key: the dataset's config key, for the message.
+
+    Raises:
+        ConfigError: the text is too short for one window.
+    """
+    count = len(tokens) // context
+    if count == 0:
+        raise ConfigError(
+            f"{key}: the text has {len(tokens)} tokens, but one window needs {context}; set "
+            f"{key}.context={len(tokens)} or less, or use a longer text"
+        )
+    if max_windows is not None:
+        count = min(count, max_windows)
+    return tokens[: count * context].view(count, context)
+
+
+def calibration_windows(
+    tokens: torch.Tensor, samples: int, length: int, seed: int, key: str = "calibration"
+) -> torch.Tensor:
+    """``samples`` windows at random places that do not overlap, (samples, length).
+
+    Papers draw every start independently from a text so large that windows hardly ever overlap.
+    Here the text may be small, so all placements without overlap are equally likely instead, and
+    a text with too few tokens is refused: a repeated window would count twice and add nothing.
+
+    Args:
+        tokens: (n_tokens,) the whole text.
+        samples: how many windows.
+        length: tokens in a window.
+        seed: decides the places and the order of the windows.
+        key: the config key of the text, for the message.
+
+    Raises:
+        ConfigError: fewer than ``samples * length`` tokens.
+    """
+    spare = len(tokens) - samples * length
+    if spare < 0:
+        fitting = len(tokens) // length
+        advice = (
+            f"set {key}.samples={fitting} or less" if fitting else f"set a smaller {key}.length"
+        )
+        raise ConfigError(
+            f"{key}: the text has {len(tokens)} tokens, but {samples} windows of {length} need "
+            f"{samples * length}; {advice}, or use a longer text"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    # Sorted gaps before each window: windows laid behind one another with the spare spread out.
+    gaps = torch.randint(0, spare + 1, (samples,), generator=generator).sort().values
+    starts = gaps + torch.arange(samples) * length
+    order = torch.randperm(samples, generator=generator)
+    return tokens[starts[order, None] + torch.arange(length)]
