@@ -1,0 +1,102 @@
+"""What happens during a run, as told to progress bars, the run record and W&B."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One quantized linear: a row of ``layers.csv``."""
+
+    block: int
+    name: str
+    """Full module name, e.g. ``model.layers.0.self_attn.k_proj``."""
+    kind: str
+    """Name inside the block, e.g. ``self_attn.k_proj``."""
+    out_features: int
+    in_features: int
+    critical_channels: int
+    """In features that extended codebooks cover (0 for methods that have none)."""
+    loss: float
+    """tr(ΔW H ΔWᵀ) / out_features."""
+    relative_loss: float
+    """tr(ΔW H ΔWᵀ) / tr(W H Wᵀ)."""
+    rounds: int
+    seconds: float
+    bits: float
+    """Average bits a weight, everything counted."""
+    bit_parts: dict[str, float] = field(default_factory=dict)
+    """Bits (not averages) by part: codes, codebooks, scales, permutation, other."""
+    notes: str = ""
+    """What the method did about a shape or input that does not fit; empty if nothing."""
+
+
+class RunListener:
+    """Hears of a run's progress. Every call does nothing unless a subclass says otherwise."""
+
+    def stage_started(self, stage: str, total: int) -> None:
+        """A stage such as ``quantize`` begins; it has ``total`` steps."""
+
+    def stage_advanced(self, stage: str, note: str = "") -> None:
+        """One step of a stage is done; ``note`` says what it was, for the eye."""
+
+    def stage_finished(self, stage: str, seconds: float) -> None:
+        """A stage is over."""
+
+    def note(self, text: str) -> None:
+        """Show what the run is busy with, inside the current step (the current linear, say)."""
+
+    def linear_quantized(self, row: LayerRow) -> None:
+        """A linear is quantized."""
+
+    def block_quantized(self, block: int, rows: list[LayerRow], seconds: float) -> None:
+        """All linears of a block are quantized and lie on disk."""
+
+    def message(self, text: str) -> None:
+        """A line for the log and the terminal."""
+
+    def finished(self, record: dict[str, Any]) -> None:
+        """The run is over; ``record`` is what ``record.json`` holds."""
+
+
+class Listeners(RunListener):
+    """Tells several listeners, in order."""
+
+    def __init__(self, *listeners: RunListener) -> None:
+        self._listeners = listeners
+
+    def stage_started(self, stage: str, total: int) -> None:  # noqa: D102
+        for listener in self._listeners:
+            listener.stage_started(stage, total)
+
+    def stage_advanced(self, stage: str, note: str = "") -> None:  # noqa: D102
+        for listener in self._listeners:
+            listener.stage_advanced(stage, note)
+
+    def stage_finished(self, stage: str, seconds: float) -> None:  # noqa: D102
+        for listener in self._listeners:
+            listener.stage_finished(stage, seconds)
+
+    def note(self, text: str) -> None:  # noqa: D102
+        for listener in self._listeners:
+            listener.note(text)
+
+    def linear_quantized(self, row: LayerRow) -> None:  # noqa: D102
+        for listener in self._listeners:
+            listener.linear_quantized(row)
+
+    def block_quantized(  # noqa: D102
+        self, block: int, rows: list[LayerRow], seconds: float
+    ) -> None:
+        for listener in self._listeners:
+            listener.block_quantized(block, rows, seconds)
+
+    def message(self, text: str) -> None:  # noqa: D102
+        for listener in self._listeners:
+            listener.message(text)
+
+    def finished(self, record: dict[str, Any]) -> None:  # noqa: D102
+        for listener in self._listeners:
+            listener.finished(record)

@@ -1,0 +1,70 @@
+"""``layers.csv``: a row for every quantized linear."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from crvq.files.atomic import write_text
+from crvq.tracking.events import LayerRow
+from crvq.tracking.record_schema import RecordError
+
+LAYERS_FILE = "layers.csv"
+_PARTS = ("codes", "codebooks", "scales", "permutation", "other")
+_PREFIX = "bits_"
+_ROW = TypeAdapter(LayerRow)
+
+
+def layer_columns(row: LayerRow) -> dict[str, Any]:
+    """A row as flat columns; ``bit_parts`` become ``bits_codes``, ``bits_codebooks``, ..."""
+    values = asdict(row)
+    parts = values.pop("bit_parts")
+    notes = values.pop("notes")
+    values.update({_PREFIX + part: parts.pop(part, 0.0) for part in _PARTS})
+    values.update({_PREFIX + part: bits for part, bits in sorted(parts.items())})
+    values["notes"] = notes
+    return values
+
+
+def write_layers(path: Path, rows: Iterable[LayerRow]) -> None:
+    """Write all rows, whole or not at all; floats are written so that they read back equal."""
+    columns = [layer_columns(row) for row in rows]
+    names = list(dict.fromkeys(name for row in columns for name in row if name != "notes"))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*names, "notes"], restval=0.0, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(columns)
+    write_text(path, text.getvalue())
+
+
+def read_layers(path: Path) -> list[LayerRow]:
+    """Read rows back.
+
+    Raises:
+        RecordError: a column is missing or a value is not what it should be.
+    """
+    with path.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    try:
+        return [_row(values) for values in rows]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise RecordError(
+            f"{path} is damaged: {error}. Remove the run's folder, or run the same command with "
+            "force=true."
+        ) from error
+
+
+def _row(values: dict[str, str]) -> LayerRow:
+    parts = {
+        name.removeprefix(_PREFIX): float(bits)
+        for name, bits in values.items()
+        if name.startswith(_PREFIX)
+    }
+    rest = {name: value for name, value in values.items() if not name.startswith(_PREFIX)}
+    return _ROW.validate_python({**rest, "bit_parts": parts})

@@ -1,0 +1,177 @@
+"""What ``record.json`` holds, and how it is read back."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from crvq.errors import CrvqError
+from crvq.tracking.json_values import to_json
+
+SCHEMA_VERSION = 1
+RECORD_FILE = "record.json"
+
+
+class RecordError(CrvqError):
+    """A run record is missing, damaged, or written by a newer version."""
+
+
+class _Section(BaseModel):
+    """Extra keys are kept, so that a record survives a reader that is a little older."""
+
+    model_config = ConfigDict(extra="allow", validate_assignment=True)
+
+
+class RecordedError(_Section):
+    """Why a run failed."""
+
+    type: str
+    message: str
+    traceback: list[str] = Field(default_factory=list)
+
+
+class Bits(_Section):
+    """What the quantized model weighs.
+
+    Parts are total bits over all quantized weights (not averages); averages are bits a weight.
+    """
+
+    codes: float = 0.0
+    codebooks: float = 0.0
+    scales: float = 0.0
+    permutation: float = 0.0
+    other: float = 0.0
+    average_quantized_weights: float
+    average_all_weights: float
+    quantized_weights: int
+    all_weights: int
+
+
+class PerplexityResult(_Section):
+    """Token perplexity on one dataset; infinity and NaN are values like any other."""
+
+    full_precision: float | None = None
+    quantized: float | None = None
+    tokens: int
+    """Tokens read (windows * context)."""
+    context: int
+    windows: int | None = None
+    windows_available: int | None = None
+    """Windows that the whole text has; more than ``windows`` if a cap was set."""
+    protocol: str | None = None
+
+
+class Attempt(_Section):
+    """One process that worked on the run; a resumed run has several."""
+
+    started: datetime
+    host: str
+    pid: int
+    git_commit: str | None = None
+
+
+class Record(_Section):
+    """A whole run record. Sections that a run has not reached yet are empty or null."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    experiment: str
+    status: Literal["running", "complete", "failed"] = "running"
+    error: RecordedError | None = None
+    model: str
+    model_note: str | None = None
+    """Something that every table with this model must say (weights that were 4-bit before)."""
+    method: str
+    budget: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any]
+    seeds: dict[str, int] = Field(default_factory=dict)
+    packages: dict[str, str | None] = Field(default_factory=dict)
+    git: dict[str, Any] | None = None
+    host: str = ""
+    platform: str = ""
+    cpu: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    started: datetime
+    updated: datetime
+    finished: datetime | None = None
+    attempts: list[Attempt] = Field(default_factory=list)
+    resumes: int = 0
+    sweep: str | None = None
+    bits: Bits | None = None
+    full_precision_bits: float | None = None
+    """Bits a weight of the model before quantization, for tables."""
+    perplexity: dict[str, PerplexityResult] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    peak_gpu_memory_bytes: int | None = None
+    effective: dict[str, Any] = Field(default_factory=dict)
+    """What the method really used where that differs from what was asked."""
+    notes: list[str] = Field(default_factory=list)
+    packed_bytes: int | None = None
+    """Bytes of all packed tensors on disk; the bits' total over 8."""
+    result_digest: str | None = None
+    """Digest of the packed tensors: equal digests mean equal quantized models."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON can say it; NaN and infinity by name (:func:`to_json`)."""
+        return to_json(self)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read and check a record; ``path`` is ``record.json`` or its folder.
+
+    Returns:
+        The record as plain values, in the shape of :class:`Record`. Times are ISO strings;
+        perplexities and seconds are floats, also where they are NaN or infinite.
+
+    Raises:
+        RecordError: no such file, not JSON, a key missing or of the wrong type, or a
+            ``schema_version`` from the future.
+    """
+    return record_values(load_record(path))
+
+
+def load_record(path: Path) -> Record:
+    """As :func:`read_record`, but typed."""
+    path = path / RECORD_FILE if path.is_dir() else path
+    remedy = "Remove the run's folder, or run the same command with force=true."
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecordError(f"There is no run record at {path}.") from None
+    except (OSError, ValueError) as error:
+        raise RecordError(f"The run record {path} cannot be read: {error}. {remedy}") from error
+    if not isinstance(values, dict):
+        raise RecordError(f"The run record {path} holds {type(values).__name__}, not an object.")
+    version = values.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise RecordError(
+            f"The run record {path} has schema_version {version}; this version of crvq reads up "
+            f"to {SCHEMA_VERSION}. Upgrade crvq to read it."
+        )
+    try:
+        return Record.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            for fault in error.errors()[:3]
+        )
+        raise RecordError(f"The run record {path} is damaged: {faults}. {remedy}") from error
+
+
+def record_values(record: Record) -> dict[str, Any]:
+    """A record as plain Python values: floats stay floats, times become ISO strings."""
+
+    def plain(value: object) -> Any:  # noqa: ANN401
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return value.isoformat() if isinstance(value, datetime) else value
+
+    return plain(record.model_dump())
