@@ -1,0 +1,36 @@
+"""What is printed when a run or a sweep is over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from crvq.report.closing_table import closing_table
+from crvq.report.identical_jobs import identical_jobs
+from crvq.report.run_labels import Record
+from crvq.report.where_next import run_folder, where_next
+
+
+def print_closing(records: Sequence[Record], console: Console | None = None) -> None:
+    """Print the closing table, which jobs came out identical, where records lie, what is next.
+
+    Args:
+        records: one run's record, or those of all jobs of a sweep in order.
+        console: stdout by default.
+    """
+    console = console or Console()
+    console.print(closing_table(records))
+    lines = identical_jobs(records)
+    with_record = [record for record in records if "run_id" in record]
+    if len(records) == 1:
+        lines += [line for record in with_record for line in where_next(record)]
+    elif with_record:
+        folders = dict.fromkeys(str(run_folder(record).parent) for record in with_record)
+        lines.append(f"records: {', '.join(folders)}")
+        if len(with_record) < len(records) or any(
+            record.get("status") != "complete" for record in records
+        ):
+            lines.append("next:    the same command again does only what is missing")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

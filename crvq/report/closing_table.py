@@ -1,0 +1,177 @@
+"""The table that closes a run or a sweep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from crvq.report.run_labels import Record, run_labels
+
+_UNKNOWN = "-"
+_DatasetColumn = tuple[str, int, int, int | None]
+"""Dataset, context, tokens, and the number of windows if that was capped."""
+
+
+def closing_table(records: Sequence[Record]) -> Table:
+    """A table of runs: full precision first, then each run in the order given.
+
+    A run is named by the values that set it apart, with what was used where it was not what was
+    asked (:func:`run_labels`). Columns: bits a weight with everything counted, over quantized
+    weights and over all of them; perplexity on every dataset (a column for every protocol, as
+    its head says: numbers of different contexts or texts never share one); time. Below the
+    table: why runs failed, and what must be known of the models.
+
+    Args:
+        records: as :func:`crvq.tracking.record_schema.read_record` gives them.
+    """
+    datasets = _dataset_columns(records)
+    labels = run_labels(records)
+    table = Table(
+        title=_title(records),
+        title_justify="left",
+        caption=_caption(records, labels),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("run", overflow="fold", min_width=16)
+    table.add_column("bits", justify="right", no_wrap=True)
+    table.add_column("bits, all\nweights", justify="right", no_wrap=True)
+    for column in datasets:
+        table.add_column(_dataset_head(column), justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    for row in _full_precision_rows(records, datasets):
+        cells = [_number(row["values"].get(column), _perplexity) for column in datasets]
+        bits = _number(row["bits"], lambda value: f"{value:.2f}")
+        table.add_row(row["name"], bits, bits, *cells, "")
+    table.add_section()
+    for record, label in zip(records, labels, strict=True):
+        table.add_row(*_run_cells(record, label, datasets))
+    return table
+
+
+def status_line(record: Record) -> str:
+    """Why a run has no (full) results, in one line; empty for a complete run."""
+    if record.get("status") == "failed":
+        error = record.get("error") or {}
+        text = " ".join(str(error.get("message", "")).split())
+        return f"failed: {error.get('type', 'error')}: {text}"
+    return "" if record.get("status") == "complete" else "not finished"
+
+
+def _run_cells(record: Record, label: str, datasets: Sequence[_DatasetColumn]) -> list[str]:
+    bits = record.get("bits") or {}
+    status = status_line(record).partition(":")[0]
+    name = escape(label) + (f" [red]{status}[/red]" if status else "")
+    results = {_column(record, name): entry for name, entry in _perplexities(record).items()}
+    return [
+        name,
+        _number(bits.get("average_quantized_weights"), lambda value: f"{value:.3f}"),
+        _number(bits.get("average_all_weights"), lambda value: f"{value:.3f}"),
+        *(_number(results.get(column, {}).get("quantized"), _perplexity) for column in datasets),
+        _duration(sum((record.get("seconds") or {}).values())),
+    ]
+
+
+def _full_precision_rows(
+    records: Sequence[Record], datasets: Sequence[_DatasetColumn]
+) -> list[dict[str, Any]]:
+    """A row for every model; two where runs measured different values for the same model."""
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        values = {
+            _column(record, name): entry["full_precision"]
+            for name, entry in _perplexities(record).items()
+            if entry.get("full_precision") is not None
+        }
+        model = record.get("model")
+        fits = (row for row in rows if row["model"] == model and _agree(row["values"], values))
+        row = next(fits, None)
+        if row is None and values:
+            row = {"model": model, "values": {}, "bits": None}
+            rows.append(row)
+        if row is not None:
+            row["values"].update(values)
+            row["bits"] = row["bits"] or record.get("full_precision_bits")
+    several = len({row["model"] for row in rows}) > 1
+    for row in rows:
+        row["name"] = f"full precision ({row['model']})" if several else "full precision"
+        row["name"] = f"[bold]{escape(row['name'])}[/bold]"
+    return rows
+
+
+def _agree(first: dict[Any, float], second: dict[Any, float]) -> bool:
+    shared = first.keys() & second.keys()
+    return all(
+        math.isclose(float(first[key]), float(second[key]), rel_tol=1e-4)
+        or str(first[key]) == str(second[key])  # both NaN
+        for key in shared
+    )
+
+
+def _perplexities(record: Record) -> dict[str, dict[str, Any]]:
+    return record.get("perplexity") or {}
+
+
+def _column(record: Record, dataset: str) -> _DatasetColumn:
+    entry = _perplexities(record)[dataset]
+    windows, available = entry.get("windows"), entry.get("windows_available")
+    asked = ((record.get("config") or {}).get("eval") or {}).get("perplexity") or {}
+    cap = (asked.get(dataset) or {}).get("max_windows")
+    capped = available > windows if available and windows else cap is not None and cap == windows
+    return dataset, entry["context"], entry["tokens"], windows if capped else None
+
+
+def _dataset_columns(records: Sequence[Record]) -> list[_DatasetColumn]:
+    columns = (_column(record, name) for record in records for name in _perplexities(record))
+    return list(dict.fromkeys(columns))
+
+
+def _dataset_head(column: _DatasetColumn) -> str:
+    name, context, tokens, capped = column
+    lines = ["perplexity", escape(name), f"{tokens:,} tokens", f"context {context}"]
+    if capped is not None:
+        lines.insert(2, f"of the first\n{capped} windows:")
+    return "\n".join(lines)
+
+
+def _title(records: Sequence[Record]) -> str:
+    """The models and methods of the table."""
+    parts: list[str] = []
+    for key in ("model", "method"):
+        parts += dict.fromkeys(str(record[key]) for record in records if key in record)
+    return escape(" · ".join(parts))
+
+
+def _caption(records: Sequence[Record], labels: Sequence[str]) -> str:
+    lines = [
+        f"{label}: {status_line(record)}"
+        for record, label in zip(records, labels, strict=True)
+        if record.get("status") == "failed"
+    ]
+    lines.append("Bits a weight: codes, codebooks, scales and permutations, all counted.")
+    lines += [str(record["model_note"]) for record in records if record.get("model_note")]
+    return escape("\n".join(dict.fromkeys(lines)))
+
+
+def _number(value: object, form: Any) -> str:  # noqa: ANN401
+    return _UNKNOWN if value is None else form(float(str(value)))
+
+
+def _perplexity(value: float) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.2f}" if value < 1000 else f"{value:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1000:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h"

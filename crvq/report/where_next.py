@@ -1,0 +1,43 @@
+"""Where a run's record lies, and what to run next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crvq.report.run_labels import Record
+from crvq.tracking.layers_csv import LAYERS_FILE
+from crvq.tracking.log import LOG_FILE
+from crvq.tracking.record_schema import RECORD_FILE
+
+
+def run_folder(record: Record) -> Path:
+    """``results/<experiment>/<run_id>`` of a record."""
+    results = (record.get("config") or {}).get("results_dir", "results")
+    return Path(results) / record["experiment"] / record["run_id"]
+
+
+def where_next(record: Record) -> list[str]:
+    """Lines for the terminal: the record's files, then commands worth running next."""
+    folder = run_folder(record)
+    lines = [f"record:  {folder / RECORD_FILE}  (with {LAYERS_FILE}, {LOG_FILE})"]
+    if record.get("status") != "complete":
+        return [
+            *lines,
+            "next:    the same command again goes on from the last whole block; "
+            "force=true starts over",
+        ]
+    lines.append(f"next:    {_sweep_command(record)}")
+    tracking = (record.get("config") or {}).get("tracking") or {}
+    if tracking.get("mode") == "offline" and (folder / "wandb").is_dir():
+        lines.append(f"         wandb sync {folder}/wandb/offline-run-*")
+    return lines
+
+
+def _sweep_command(record: Record) -> str:
+    config = record.get("config") or {}
+    asked = (config.get("method_params") or {}).get("critical_ratio")
+    if asked is None:
+        return "python run.py -m seed=0,1,2"
+    ratios = sorted({0.0, float(asked), 2 * float(asked) or 0.02})
+    listed = ",".join(f"{ratio:g}" for ratio in ratios if ratio <= 1)
+    return f"python run.py -m {record['method']}.critical_ratio={listed}"
