@@ -1,0 +1,33 @@
+"""What one Hydra job does."""
+
+from __future__ import annotations
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from crvq.cli.typed_config import comparison, typed_config, with_params
+from crvq.pipeline.run import run, run_folder
+from crvq.report.closing import print_closing
+from crvq.report.sweep_callback import announce_record, current_sweep
+from crvq.tracking.record_schema import read_record
+
+
+def run_job(config: DictConfig) -> str:
+    """Run a composed configuration; outside a sweep, print the closing table.
+
+    Returns:
+        The run's folder.
+    """
+    typed = typed_config(config)
+    announce_record(run_folder(typed))
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        # The sweep prints one table for all of its jobs.
+        return str(run(typed, sweep=current_sweep()))
+    changes = comparison(config)
+    beside = with_params(typed, changes) if changes else typed
+    # The run asked for comes first; what it is compared with is a run of its own.
+    wanted = {run_folder(each): each for each in (typed, beside)}
+    folders = [run(each) for each in wanted.values()]
+    print_closing([read_record(folder) for folder in reversed(folders)])
+    return str(folders[0])

@@ -1,0 +1,32 @@
+"""The program: check the whole command, then hand it to Hydra."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from crvq.cli.preflight import check_command
+from crvq.errors import CrvqError
+
+
+def show_error(error: CrvqError) -> None:
+    """Print an error for people: what was wrong, no traceback."""
+    console = Console(stderr=True)
+    console.print("[bold red]error:[/] ", end="")
+    console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+
+
+def run_program(program: Callable[[], object], conf: Path, config_name: str) -> None:
+    """Check the command line, then run ``program`` (a `hydra.main` function).
+
+    Exits with 2 when the command was refused before any work, with 1 when a job failed.
+    """
+    try:
+        check_command(sys.argv[1:], conf, config_name)
+    except CrvqError as error:
+        show_error(error)
+        sys.exit(2)
+    program()

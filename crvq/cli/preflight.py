@@ -1,0 +1,128 @@
+"""Compose and check every job of a command before the first one starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from crvq.cli.typed_config import comparison, typed_config, with_params
+from crvq.config import RunConfig
+from crvq.errors import ConfigError
+from crvq.pipeline.device import resolve_device
+
+# Sweeps beyond this are checked at their first jobs only.
+_MAX_JOBS = 256
+# Commands that print something and run no job.
+_IDLE_FLAGS = ("help", "hydra_help", "cfg", "info", "shell_completion")
+
+
+def check_command(arguments: list[str], conf: Path, config_name: str) -> None:
+    """Check the configuration of every job that a command line asks for.
+
+    Does nothing for commands that run no job (``--help``, ``--cfg``), and for sweepers that
+    choose their jobs themselves.
+
+    Args:
+        arguments: the command line without the program's name.
+        conf: folder of the configuration.
+        config_name: the primary configuration.
+
+    Raises:
+        ConfigError: names the key, the value seen, what is allowed and how to mend it.
+    """
+    parsed = get_args_parser().parse_args(arguments)
+    if any(getattr(parsed, flag, None) for flag in _IDLE_FLAGS):
+        return
+    overrides = list(parsed.overrides)
+    jobs = [overrides]
+    if parsed.multirun:
+        if any(override.startswith("hydra/sweeper=") for override in overrides):
+            return
+        jobs = list(_jobs(overrides))
+    elif parsed.config_dir:
+        overrides.append(f"hydra.searchpath=[file://{Path(parsed.config_dir).absolute()}]")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf.absolute()), version_base="1.3"):
+            for job in jobs[:_MAX_JOBS]:
+                _check_job(_compose(config_name, job, parsed.config_dir))
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _check_job(config: DictConfig) -> RunConfig:
+    typed = typed_config(config)
+    changes = comparison(config)
+    if changes:
+        with_params(typed, changes)
+    resolve_device(typed.device)
+    return typed
+
+
+def _jobs(overrides: list[str]) -> Iterator[list[str]]:
+    """The overrides of each job of a basic sweep."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError(_first_lines(error)) from error
+    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+        for job in batch:
+            yield list(job)
+
+
+def _compose(name: str, overrides: list[str], config_dir: str | None) -> DictConfig:
+    extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    try:
+        return compose(name, overrides=[*overrides, *extra])
+    except HydraException as error:
+        raise ConfigError(_explain(name, overrides, error)) from error
+
+
+def _explain(name: str, overrides: list[str], error: HydraException) -> str:
+    """Say which key a refused override should perhaps have been."""
+    text = _first_lines(error)
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key is None:
+        return text
+    wanted = key.group(1)
+    kept = [o for o in overrides if o.lstrip("+~").split("=")[0] != wanted]
+    try:
+        known = _flat(compose(name, overrides=kept))
+        method = str(compose(name, overrides=kept).get("method"))
+    except HydraException:
+        return text
+    given = next((o for o in overrides if o.split("=")[0] == wanted), wanted)
+    close = get_close_matches(wanted, known, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]}?" if close else "`python run.py --cfg job` lists all keys"
+    return (
+        f"{given}: there is no key {wanted!r} in this configuration (method={method}; a method's "
+        f"parameters are only there when it is chosen); {hint}"
+    )
+
+
+def _flat(config: DictConfig) -> list[str]:
+    """All dotted keys."""
+    values = OmegaConf.to_container(config, resolve=False)
+
+    def walk(node: object, prefix: str) -> Iterator[str]:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                yield f"{prefix}{key}"
+                yield from walk(value, f"{prefix}{key}.")
+
+    return list(walk(values, ""))
+
+
+def _first_lines(error: Exception) -> str:
+    """What Hydra said, without its configuration search path."""
+    return str(error).split("\nConfig search path")[0].strip()

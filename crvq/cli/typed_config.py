@@ -1,0 +1,120 @@
+"""The bridge from Hydra's configuration to typed objects."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from crvq.config import RunConfig
+from crvq.errors import ConfigError
+from crvq.methods import method_names, method_params
+
+COMPARE_KEY = "compare_with"
+
+
+def typed_config(config: DictConfig) -> RunConfig:
+    """Check every key and value of a composed configuration.
+
+    Raises:
+        ConfigError: names each offending key, the value seen, and what is allowed.
+    """
+    values = _plain(config)
+    values.pop(COMPARE_KEY, None)
+    method = values.get("method")
+    if not isinstance(method, str):
+        raise ConfigError(f"method={method!r}: choose one of {', '.join(method_names())}")
+    params_type = method_params(method)
+    params = values.pop(method, {})
+    try:
+        values["method_params"] = params_type.model_validate(params)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, params_type, (method,))) from error
+    try:
+        typed = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, RunConfig, ())) from error
+    if typed.budget.bits is not None:
+        raise ConfigError(
+            f"budget.bits={typed.budget.bits:g}: method {method} has no rule for a budget yet; "
+            "set budget=layout and its own parameters"
+        )
+    return typed
+
+
+def comparison(config: DictConfig) -> dict[str, Any] | None:
+    """Method parameters of the run that is shown beside this one; None if there is none."""
+    given = config.get(COMPARE_KEY)
+    values = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(
+            f"{COMPARE_KEY}={values!r}: give method parameters, as in "
+            f"'{COMPARE_KEY}={{critical_ratio: 0.0}}', or null"
+        )
+    return {str(key): value for key, value in values.items()} if values else None
+
+
+def with_params(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """The same run with other method parameters, checked anew.
+
+    Raises:
+        ConfigError: the method does not take them.
+    """
+    params_type = method_params(config.method)
+    merged = {**config.method_params.model_dump(), **changes}
+    try:
+        params = params_type.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, params_type, (COMPARE_KEY,))) from error
+    return config.model_copy(update={"method_params": params})
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise ConfigError(
+            f"{key} has no value and this configuration needs one; set {key}=..."
+            if type(error).__name__ == "MissingMandatoryValue"
+            else f"{key}: {error.msg}"
+        ) from error
+    assert isinstance(values, dict)
+    values.pop("hydra", None)
+    return {str(key): value for key, value in values.items()}
+
+
+def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> str:
+    """One line a fault: ``crvq.critical_ratio=1.5: must be at most 1``."""
+    return "\n".join(_fault(dict(fault), model, prefix) for fault in error.errors())
+
+
+def _fault(fault: dict[str, Any], model: type[BaseModel], prefix: tuple[str, ...]) -> str:
+    where = ".".join([*prefix, *(str(part) for part in fault["loc"])])
+    kind, message = fault["type"], str(fault["msg"])
+    if kind == "extra_forbidden":
+        known = _keys_at(model, fault["loc"][:-1])
+        close = get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{where} is not a key of this configuration{hint} Known here: {', '.join(known)}"
+    if kind == "missing":
+        return f"{where} is missing; set {where}=..."
+    # A cross-field check has the whole section as its input: the message says it all.
+    seen = "" if isinstance(fault["input"], dict) else f"={fault['input']}"
+    return f"{where}{seen}: {message.removeprefix('Value error, ')}"
+
+
+def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Fields of the section that ``location`` leads to."""
+    current: Any = model
+    for part in location:
+        field = getattr(current, "model_fields", {}).get(part)
+        inner: Any = getattr(field, "annotation", None)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            current = inner
+        elif hasattr(inner, "__args__") and isinstance(inner.__args__[-1], type):
+            current = inner.__args__[-1]
+    return sorted(getattr(current, "model_fields", {}))

@@ -1,0 +1,1 @@
+"""The walk: from a typed configuration to a run record."""
