@@ -9,11 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from crvq.checkpoint.manifest import BlockEntry, Manifest, StoredFile, read_manifest
+from crvq.checkpoint.manifest import (
+    BlockEntry,
+    DamagedManifestError,
+    Manifest,
+    StoredFile,
+    read_manifest,
+)
 from crvq.errors import CheckpointError
 from crvq.files.atomic import write_atomically
 from crvq.tracking.events import LayerRow
@@ -57,14 +64,17 @@ class BlockStore:
 
         Returns:
             The store, and why earlier blocks were dropped (None if none were).
+
+        Raises:
+            CheckpointError: a newer version wrote the folder.
         """
         reason = None
         manifest = None
         if not fresh:
             try:
                 manifest = read_manifest(folder)
-            except CheckpointError as error:
-                reason = str(error)
+            except DamagedManifestError as error:
+                reason = f"{error}; starting over"
         if manifest is not None and manifest.fingerprint != fingerprint:
             differing = sorted(
                 key
@@ -164,8 +174,14 @@ class BlockStore:
             own = _under(tensors, kind)
             name = header.get("codebook_set")
             source = (self.load_shared() or {}) if self._serves_model(name) else tensors
+            together = _under(source, name) if name else {}
+            if name and not together:
+                raise CheckpointError(
+                    f"{kind} of block {block} in {self.folder} needs the shared tensors {name!r}, "
+                    f"and {_SHARED_FILE} is missing or damaged"
+                )
             try:
-                weights[kind] = unpack_weight(header, own, _under(source, name) if name else {})
+                weights[kind] = unpack_weight(header, own, together)
             except (KeyError, ValueError) as error:
                 raise CheckpointError(
                     f"{kind} of block {block} in {self.folder} cannot be unpacked: {error}"
@@ -177,8 +193,11 @@ class BlockStore:
         return name is not None and shared is not None and bool(_under(shared, name))
 
     def _save(self, file: str, tensors: Mapping[str, Tensor]) -> StoredFile:
-        # Contiguous copies: safetensors refuses tensors that share memory.
-        owned = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        # Contiguous copies: safetensors refuses strides and tensors that share memory.
+        owned = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
         write_atomically(self.folder / file, lambda path: save_file(owned, path))
         return StoredFile(
             file=file,

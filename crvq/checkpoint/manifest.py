@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from crvq.errors import CheckpointError
 from crvq.files.atomic import write_json
@@ -51,24 +51,28 @@ class Manifest(BaseModel):
         write_json(folder / MANIFEST_FILE, self.model_dump(mode="json"))
 
 
+class DamagedManifestError(CheckpointError):
+    """``manifest.json`` is not what this package writes."""
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a checkpoint folder; None if there is none.
 
     Raises:
-        CheckpointError: it is damaged, or written by a newer version.
+        DamagedManifestError: it cannot be read.
+        CheckpointError: it was written by a newer version.
     """
     path = folder / MANIFEST_FILE
     if not path.exists():
         return None
     try:
-        manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, ValidationError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); remove the folder {folder} to start over"
-        ) from error
-    if manifest.format_version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {manifest.format_version}; this version reads up to "
-            f"{FORMAT_VERSION}: upgrade crvq"
-        )
-    return manifest
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values["format_version"]
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has format version {version}; this version of crvq reads up to "
+                f"{FORMAT_VERSION}: upgrade crvq, or set force=true to write it anew"
+            )
+        return Manifest.model_validate(values)
+    except (ValueError, KeyError, TypeError) as error:  # pydantic's errors are ValueErrors
+        raise DamagedManifestError(f"{path} is damaged: {error!r}") from error

@@ -29,5 +29,6 @@ def run_job(config: DictConfig) -> str:
     # The run asked for comes first; what it is compared with is a run of its own.
     wanted = {run_folder(each): each for each in (typed, beside)}
     folders = [run(each) for each in wanted.values()]
-    print_closing([read_record(folder) for folder in reversed(folders)])
+    records = [read_record(folder) for folder in folders]
+    print_closing(records[::-1], asked=records[0])
     return str(folders[0])

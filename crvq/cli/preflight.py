@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +14,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from crvq.cli.typed_config import comparison, typed_config, with_params
@@ -44,20 +46,25 @@ def check_command(arguments: list[str], conf: Path, config_name: str) -> None:
     if any(getattr(parsed, flag, None) for flag in _IDLE_FLAGS):
         return
     overrides = list(parsed.overrides)
-    jobs = [overrides]
-    if parsed.multirun:
-        if any(override.startswith("hydra/sweeper=") for override in overrides):
-            return
-        jobs = list(_jobs(overrides))
-    elif parsed.config_dir:
-        overrides.append(f"hydra.searchpath=[file://{Path(parsed.config_dir).absolute()}]")
+    if any(override.startswith("hydra/sweeper=") for override in overrides):
+        return
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf.absolute()), version_base="1.3"):
-            for job in jobs[:_MAX_JOBS]:
+            for job in _planned(config_name, overrides, parsed)[:_MAX_JOBS]:
                 _check_job(_compose(config_name, job, parsed.config_dir))
     finally:
         GlobalHydra.instance().clear()
+
+
+def _planned(name: str, overrides: list[str], parsed: Namespace) -> list[list[str]]:
+    """The overrides of each job: one, or those of a sweep on the command line or in a config."""
+    first = next(iter(_jobs(overrides))) if parsed.multirun else overrides
+    hydra = _compose(name, first, parsed.config_dir, with_hydra=True).hydra
+    if not parsed.multirun and hydra.mode != RunMode.MULTIRUN:
+        return [overrides]
+    swept = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
+    return list(_jobs([*swept, *overrides]))
 
 
 def _check_job(config: DictConfig) -> RunConfig:
@@ -80,17 +87,27 @@ def _jobs(overrides: list[str]) -> Iterator[list[str]]:
             yield list(job)
 
 
-def _compose(name: str, overrides: list[str], config_dir: str | None) -> DictConfig:
+def _compose(
+    name: str, overrides: list[str], config_dir: str | None, with_hydra: bool = False
+) -> DictConfig:
     extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     try:
-        return compose(name, overrides=[*overrides, *extra])
+        return compose(name, overrides=[*overrides, *extra], return_hydra_config=with_hydra)
     except HydraException as error:
         raise ConfigError(_explain(name, overrides, error)) from error
 
 
 def _explain(name: str, overrides: list[str], error: HydraException) -> str:
-    """Say which key a refused override should perhaps have been."""
+    """Say which key or option a refused override should perhaps have been."""
     text = _first_lines(error)
+    option = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
+    if option is not None and "Available options" in text:
+        group, chosen = option.groups()
+        listed = text.split("Available options")[1].split(":", 1)[1].split()
+        known = [one for one in listed if not one.startswith("_")]
+        close = get_close_matches(chosen, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{group}={chosen}: there is no such option{hint} Known here: {', '.join(known)}"
     key = re.search(r"Could not override '([^']+)'", text)
     if key is None:
         return text
@@ -102,6 +119,11 @@ def _explain(name: str, overrides: list[str], error: HydraException) -> str:
     except HydraException:
         return text
     given = next((o for o in overrides if o.split("=")[0] == wanted), wanted)
+    if wanted in known:
+        return (
+            f"{given}: a key inside this value is not one of {wanted}; a key of its own is added "
+            f"with +{wanted}.KEY=VALUE"
+        )
     close = get_close_matches(wanted, known, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}?" if close else "`python run.py --cfg job` lists all keys"
     return (

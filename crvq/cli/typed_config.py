@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from crvq.config import RunConfig
+from crvq.config import ModelConfig, RunConfig, TextConfig
 from crvq.errors import ConfigError
 from crvq.methods import method_names, method_params
 
@@ -37,12 +37,36 @@ def typed_config(config: DictConfig) -> RunConfig:
         typed = RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(error, RunConfig, ())) from error
+    _check_sources(typed)
     if typed.budget.bits is not None:
         raise ConfigError(
             f"budget.bits={typed.budget.bits:g}: method {method} has no rule for a budget yet; "
             "set budget=layout and its own parameters"
         )
     return typed
+
+
+def _check_sources(config: RunConfig) -> None:
+    """What a source needs must be set. (A ``???`` in a group's file cannot say so: merged over a
+    ``null``, it leaves the null.)
+    """
+    texts: dict[str, ModelConfig | TextConfig] = {
+        f"eval.perplexity.{name}": text for name, text in config.eval.perplexity.items()
+    }
+    for section, part in {
+        "model": config.model,
+        "calibration": config.calibration,
+        **texts,
+    }.items():
+        needed = {"path": "path", "hub": "repo"}.get(part.source)
+        if isinstance(part, TextConfig) and part.path is not None:
+            continue  # a path wins over the source
+        if needed is not None and getattr(part, needed) is None:
+            example = {"path": "FILE_OR_FOLDER", "repo": "OWNER/NAME"}[needed]
+            raise ConfigError(
+                f"{section}.{needed} is not set, but {section}.source={part.source} needs it; "
+                f"set {section}.{needed}={example}"
+            )
 
 
 def comparison(config: DictConfig) -> dict[str, Any] | None:
@@ -104,11 +128,31 @@ def _fault(fault: dict[str, Any], model: type[BaseModel], prefix: tuple[str, ...
         return f"{where} is missing; set {where}=..."
     # A cross-field check has the whole section as its input: the message says it all.
     seen = "" if isinstance(fault["input"], dict) else f"={fault['input']}"
-    return f"{where}{seen}: {message.removeprefix('Value error, ')}"
+    told = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    allowed = _allowed(model, fault["loc"])
+    return f"{where}{seen}: {told}{f'; allowed: {allowed}' if allowed else ''}"
+
+
+def _allowed(model: type[BaseModel], location: tuple[Any, ...]) -> str:
+    """The limits of a field in words, as in "at least 0, at most 1"; empty if it has none."""
+    section = _section_at(model, location[:-1])
+    field = getattr(section, "model_fields", {}).get(location[-1] if location else None)
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    return ", ".join(
+        f"{word} {getattr(limit, name)}"
+        for name, word in words.items()
+        for limit in getattr(field, "metadata", ())
+        if getattr(limit, name, None) is not None
+    )
 
 
 def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     """Fields of the section that ``location`` leads to."""
+    return sorted(getattr(_section_at(model, location), "model_fields", {}))
+
+
+def _section_at(model: type[BaseModel], location: tuple[Any, ...]) -> Any:  # noqa: ANN401
+    """The type of the section that ``location`` leads to."""
     current: Any = model
     for part in location:
         field = getattr(current, "model_fields", {}).get(part)
@@ -117,4 +161,4 @@ def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
             current = inner
         elif hasattr(inner, "__args__") and isinstance(inner.__args__[-1], type):
             current = inner.__args__[-1]
-    return sorted(getattr(current, "model_fields", {}))
+    return current

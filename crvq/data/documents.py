@@ -40,6 +40,7 @@ def require_text(documents: Documents) -> Documents:
             )
     if not any(text.strip() for text in documents.texts):
         raise SourceError(
-            f"{documents.description} holds no text ({len(documents.texts)} documents, all blank)"
+            f"{documents.description} holds no text ({len(documents.texts)} documents, all blank); "
+            "give another text, or another column"
         )
     return documents

@@ -83,7 +83,9 @@ class BlockStream:
         block = self._blocks[index]
         for batch, hidden in enumerate(self.hidden):
             with torch.inference_mode(), forward_precision(self._device, self._dtype):
-                yield self._calls[batch][index].run(block, hidden)
+                output = self._calls[batch][index].run(block, hidden)
+            # Outside the context: a caller between two batches is not to compute in it.
+            yield output
 
     def advance(self, index: int) -> None:
         """Replace the hidden states by the outputs of block ``index``."""

@@ -61,7 +61,7 @@ def find_slots(block: nn.Module, skip: Sequence[str] = ()) -> list[LinearSlot]:
             slots.append(LinearSlot(name, module.weight, module=module))
         elif isinstance(module, Conv1D):
             slots.append(LinearSlot(name, module.weight, transposed=True, module=module))
-        else:
+        elif not isinstance(module, nn.modules.conv._ConvNd):
             slots += _expert_slots(name, module)
     return [slot for slot in slots if not slot.kind.endswith(tuple(skip))]
 

@@ -18,6 +18,7 @@ from transformers import (
 
 from crvq.config.model import ModelConfig
 from crvq.errors import ConfigError, SourceError
+from crvq.models.experts import run_experts_one_by_one
 from crvq.models.gguf import dequantized_folder
 from crvq.models.model_folder import check_model_folder
 from crvq.models.quiet import quiet_transformers
@@ -134,6 +135,7 @@ def _finish(
 ) -> LoadedModel:
     """Freeze the model, check its weights and put it on ``device``."""
     model.eval().requires_grad_(False)
+    run_experts_one_by_one(model)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise SourceError(

@@ -26,9 +26,8 @@ class InputStatistics:
     def add(self, inputs: Tensor) -> None:
         """Add inputs ``(..., in)``; products are accumulated in float32 whatever their type."""
         flat = inputs.flatten(0, -2).float()
-        # Autocast would round this product to bfloat16.
-        with torch.autocast(flat.device.type, enabled=False):
-            self.total.addmm_(flat.T, flat)
+        # In place, which autocast leaves alone: it would round another product to bfloat16.
+        self.total.addmm_(flat.T, flat)
         self.tokens += len(flat)
 
     def second_moment(self) -> Tensor:
@@ -86,7 +85,8 @@ class InputCollector:
             return self._statistics[leader]
         if slot.expert is not None and id(slot.parameter) in self._fused_seen:
             in_features = slot.shape[1]
-            return InputStatistics(torch.zeros(in_features, in_features))
+            zeros = torch.zeros(in_features, in_features, device=slot.parameter.device)
+            return InputStatistics(zeros)
         return None
 
     def _module_hook(self, kind: str) -> Any:  # noqa: ANN401 - a hook

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def full_precision_perplexity(
     missing = {name: text for name, text in texts.items() if name not in known}
     found = measure_perplexity(model, missing, activation_dtype, "full precision", listener)
     for name, value in found.items():
-        write_json(files[name], {"perplexity": value, "dataset": texts[name].description})
+        if math.isfinite(value):  # JSON cannot say infinity, and a broken model is rare
+            write_json(files[name], {"perplexity": value, "dataset": texts[name].description})
     if known:
         listener.message(
             f"full-precision perplexity on {', '.join(known)} is known from an earlier run"

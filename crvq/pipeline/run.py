@@ -10,6 +10,7 @@ import torch
 
 from crvq.checkpoint import BlockStore
 from crvq.config import RunConfig
+from crvq.errors import ConfigError, QuantizationError
 from crvq.methods import Method, create_method
 from crvq.models.block_stream import BlockStream
 from crvq.models.blocks import find_blocks
@@ -147,7 +148,13 @@ def _quantize(
         loaded.model, blocks, texts.calibration, config.calibration.batch_size, activation_dtype
     )
     walk = BlockWalk(name, blocks, stream, method, store, config, listener)
-    record.set_effective(**method.effective(walk.shapes()))
+    shapes = walk.shapes()
+    if not shapes:
+        raise ConfigError(
+            f"model.skip_linears={list(config.model.skip_linears)} leaves no linear of {name} to "
+            "quantize; leave some, or set method=full_precision"
+        )
+    record.set_effective(**method.effective(shapes))
     walk.survey()
     record.add_seconds("calibrate", time.perf_counter() - begun)
     try:
@@ -164,6 +171,10 @@ def _record_bits(loaded: LoadedModel, store: BlockStore, record: RunRecord) -> N
     for row in record.layer_rows:
         parts += BitCount(**row.bit_parts)
         quantized += row.out_features * row.in_features
+    if not quantized:
+        raise QuantizationError(
+            "no linear could be quantized; the notes of the record say why for each of them"
+        )
     every = sum(parameter.numel() for parameter in loaded.model.parameters())
     record.set_bits(
         parts.as_dict(),

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from crvq.config import RunConfig
+from crvq.config import RunConfig, TextConfig
+from crvq.data.documents import Documents
 from crvq.data.overlap import assert_disjoint
 from crvq.data.text import load_documents
 from crvq.data.tokens import tokenize
 from crvq.data.windows import calibration_windows, check_context, evaluation_windows
+from crvq.errors import CrvqError
 from crvq.models.context import context_limit
 from crvq.models.load import LoadedModel
 
@@ -52,7 +54,7 @@ def read_texts(
         check_context(dataset.context, limit, f"eval.perplexity.{name}.context")
     calibration, description = None, "none"
     if calibrates:
-        documents = load_documents(config.calibration, cache)
+        documents = _documents(config.calibration, cache, "calibration")
         tokens = tokenize(documents, loaded.tokenizer)
         calibration = calibration_windows(
             tokens, config.calibration.samples, config.calibration.length, config.calibration.seed
@@ -61,7 +63,7 @@ def read_texts(
     evaluation = {}
     for name, dataset in config.eval.perplexity.items():
         key = f"eval.perplexity.{name}"
-        documents = load_documents(dataset, cache)
+        documents = _documents(dataset, cache, key)
         tokens = tokenize(documents, loaded.tokenizer)
         windows = evaluation_windows(tokens, dataset.context, dataset.max_windows, key)
         if calibration is not None:
@@ -69,3 +71,11 @@ def read_texts(
         available = len(tokens) // dataset.context
         evaluation[name] = EvaluationText(windows, available, documents.description)
     return RunTexts(calibration, description, evaluation)
+
+
+def _documents(config: TextConfig, cache: Path, key: str) -> Documents:
+    """The documents of a text; an error names the key that asked for it."""
+    try:
+        return load_documents(config, cache)
+    except CrvqError as error:
+        raise type(error)(f"{key}: {error}") from error

@@ -20,6 +20,11 @@ from crvq.pipeline.fingerprint import derived_seed
 from crvq.tracking.events import LayerRow, RunListener
 from crvq.vq.curvature import Curvature, CurvatureError
 
+_WAY_OUT = (
+    "Blocks done before lie packed on disk. The model's weights are damaged, or its activations "
+    "too large: try activation_dtype=float32, or other calibration text"
+)
+
 
 @dataclass
 class WalkSeconds:
@@ -93,23 +98,26 @@ class BlockWalk:
             with collector.collecting():
                 outputs.append(next(batches))
         inputs, kept = [], []
+        told: set[int] = set()
         curvatures: dict[int, Curvature] = {}
         for slot in slots:
             seen = collector.statistics(slot)
             full_name = f"{self._name}.{index}.{slot.kind}"
             if seen is None:
-                self._listener.message(
-                    f"{full_name} stays in full precision: its block never applies it as a linear"
-                )
+                self._tell_unused(full_name, slot, told)
                 continue
             try:
                 if id(seen) not in curvatures:
                     curvatures[id(seen)] = Curvature(seen.second_moment())
             except CurvatureError as error:
-                raise QuantizationError(f"the input of {full_name}: {error}") from error
+                raise QuantizationError(
+                    f"the input of {full_name} cannot be used: {error}. {_WAY_OUT}"
+                ) from error
             weight = slot.read()
             if not bool(torch.isfinite(weight).all()):
-                raise QuantizationError(f"the weight of {full_name} holds NaN or infinity")
+                raise QuantizationError(
+                    f"the weight of {full_name} holds NaN or infinity: the model is damaged"
+                )
             inputs.append(
                 LinearInput(
                     name=full_name,
@@ -122,6 +130,16 @@ class BlockWalk:
             )
             kept.append(slot)
         return inputs, kept, outputs
+
+    def _tell_unused(self, full_name: str, slot: LinearSlot, told: set[int]) -> None:
+        """Say, once for all experts of a fused weight, that a linear is left alone."""
+        if id(slot.parameter) in told:
+            return
+        told.add(id(slot.parameter))
+        name = full_name if slot.expert is None else full_name.rpartition(".")[0]
+        self._listener.message(
+            f"{name} stays in full precision: its block does not apply it as a linear"
+        )
 
     def shapes(self) -> list[LinearShape]:
         """The shapes of all linears of all blocks."""

@@ -12,18 +12,23 @@ from crvq.report.run_labels import Record
 from crvq.report.where_next import run_folder, where_next
 
 
-def print_closing(records: Sequence[Record], console: Console | None = None) -> None:
+def print_closing(
+    records: Sequence[Record], console: Console | None = None, asked: Record | None = None
+) -> None:
     """Print the closing table, which jobs came out identical, where records lie, what is next.
 
     Args:
         records: one run's record, or those of all jobs of a sweep in order.
         console: stdout by default.
+        asked: the run that was asked for, where the other records only stand beside it.
     """
     console = console or Console()
     console.print(closing_table(records))
     lines = identical_jobs(records)
     with_record = [record for record in records if "run_id" in record]
-    if len(records) == 1:
+    if asked is not None:
+        lines += where_next(asked)
+    elif len(records) == 1:
         lines += [line for record in with_record for line in where_next(record)]
     elif with_record:
         folders = dict.fromkeys(str(run_folder(record).parent) for record in with_record)
