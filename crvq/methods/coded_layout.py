@@ -14,6 +14,8 @@ from crvq.vq.coded_linear import CodedLinear, coded_linear
 from crvq.vq.curvature import Curvature
 from crvq.vq.importance import channel_importance, row_scales
 
+_TRIAL_BITS = 8
+
 
 @dataclass
 class CodedLayout:
@@ -61,19 +63,22 @@ def lay_out(
     weight = torch.nn.functional.pad(source.weight, (0, padding))
     if padding:
         notes.append(f"{padding} of {in_features + padding} channels are padding")
-    dead = curvature.dead_channels - padding
-    if dead > 0:
+    dead = source.curvature.dead_channels
+    if dead:
         notes.append(f"{dead} dead channels (never active on the calibration text)")
     groups = asked_critical_groups(in_features, params)
+    # A ranking of channels needs no large codebook, and k-means with 2^16 entries takes minutes.
+    trial_entries = 2 ** min(params.codebook_bits, _TRIAL_BITS)
     importance = channel_importance(
-        params.importance, weight, curvature, d, 2**params.codebook_bits, generator
+        params.importance, weight, curvature, d, trial_entries, generator
     )
     # Padding is neither important nor hot, whatever an ablation's importance says.
     importance[in_features:] = -1.0
     energy = curvature.stiffness * weight.square().mean(0)
     energy[in_features:] = -1.0
     order = channel_order(importance, energy, d, groups, params.reorder)
-    coverage = [weight.shape[1] // d] + [groups] * (params.extended_codebooks if groups else 0)
+    # Extended codebooks may cover nothing here and something in a linear that shares them.
+    coverage = [weight.shape[1] // d] + [groups] * params.extended_codebooks
     linear = coded_linear(weight, curvature, order, coverage, row_scales(weight))
     stored = {
         "none": 0,
@@ -84,10 +89,17 @@ def lay_out(
     return CodedLayout(source, linear, order, stored, groups, notes)
 
 
-def pad_curvature(curvature: Curvature, in_features: int, group_size: int) -> Curvature:
-    """The curvature of an input with zero channels added up to whole groups."""
+def pad_curvature(curvature: Curvature, group_size: int, damping: float) -> Curvature:
+    """The curvature of an input with zero channels added up to whole groups.
+
+    Args:
+        curvature: ``(in, in)``.
+        group_size: d.
+        damping: of its inverse, relative to the mean of the diagonal.
+    """
+    in_features = len(curvature.matrix)
     padding = padded_features(in_features, group_size) - in_features
-    if not padding:
+    if not padding and damping == curvature.damping:
         return curvature
     padded = torch.nn.functional.pad(curvature.matrix, (0, padding, 0, padding))
-    return Curvature(padded, curvature.damping)
+    return Curvature(padded, damping)

@@ -11,15 +11,17 @@ from torch import Tensor
 
 from crvq.config.strict import StrictModel
 from crvq.errors import QuantizationError
+from crvq.methods.additive_weights import additive_weight, small_codebook_notes
 from crvq.methods.coded_layout import CodedLayout, asked_critical_groups, lay_out, pad_curvature
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
 from crvq.methods.registry import register_method
-from crvq.vq.alternate import Alternated, AlternationSettings, alternate, storable_scales
+from crvq.methods.side_by_side import side_by_side
+from crvq.vq.alternate import Alternated, alternate
 from crvq.vq.codebook_storage import load_codebook, store_codebook
+from crvq.vq.coded_linear import CodedLinear
 from crvq.vq.curvature import Curvature
 from crvq.vq.initial_codebooks import initial_codebooks
-from crvq.weights.additive import AdditiveWeight
 
 
 @register_method("crvq")
@@ -81,6 +83,8 @@ class CrvqMethod:
     ) -> Iterator[QuantizedLinear]:
         """Quantize a block's linears, one by one or (codebook_scope=block) all at once."""
         self._curvatures.clear()
+        if not linears:
+            return
         if self.params.codebook_scope == "block":
             start = time.perf_counter()
             layouts, fitted = self._fit(linears)
@@ -91,14 +95,22 @@ class CrvqMethod:
                 yield self._result(layout, fitted, seconds, f"block-{block}", share)
             return
         for linear in linears:
-            start = time.perf_counter()
-            layouts, fitted = self._fit([linear])
-            seconds = time.perf_counter() - start
-            if self.params.codebook_scope == "model":
-                share = linear.weight.numel() / self._kind_weights[linear.kind]
-                yield self._result(layouts[0], fitted, seconds, linear.kind, share)
-            else:
-                yield self._result(layouts[0], fitted, seconds, None, 1.0)
+            # What linears share is made before they part.
+            _ = self._padded_curvature(linear).stiffness
+        sizes = [linear.weight.numel() * linear.weight.shape[1] for linear in linears]
+        yield from side_by_side(
+            self._quantize_linear, linears, sizes, linears[0].weight.device.type
+        )
+
+    def _quantize_linear(self, linear: LinearInput) -> QuantizedLinear:
+        start = time.perf_counter()
+        layouts, fitted = self._fit([linear])
+        seconds = time.perf_counter() - start
+        # A kind that no surveyed block has (a dense block among mixtures) gets its own.
+        if linear.kind in self._kind_codebooks:
+            share = linear.weight.numel() / self._kind_weights[linear.kind]
+            return self._result(layouts[0], fitted, seconds, linear.kind, share)
+        return self._result(layouts[0], fitted, seconds, None, 1.0)
 
     def effective(self, shapes: Sequence[LinearShape]) -> dict[str, Any]:
         """Critical channels by kind of linear, and the part of all weights that they hold."""
@@ -126,27 +138,21 @@ class CrvqMethod:
                 linear.importance = 1.0 / linear.energy if linear.energy > 0 else 0.0
         kind = linears[0].kind
         fixed = self._kind_codebooks.get(kind)
-        if params.codebook_scope == "model" and fixed is not None:
-            codebooks = fixed
-            for linear in coded:
-                del linear.code.codes[len(codebooks) :]
+        if fixed is not None:
+            codebooks = [codebook.to(linears[0].weight.device) for codebook in fixed]
+            _drop_codes(coded, len(codebooks))
         else:
+            _drop_codes(coded, max(_used_codebooks(linear) for linear in coded))
             entries = [2**params.codebook_bits]
             entries += [2**params.extended_bits] * params.extended_codebooks
-            entries = entries[: max(len(linear.code.codes) for linear in coded)]
+            entries = entries[: len(coded[0].code.codes)]
             codebooks = initial_codebooks(
                 coded, entries, params.kmeans_iterations, params.kmeans_sample, generator
             )
-            self._note_small_codebooks(layouts, codebooks, entries)
-        settings = AlternationSettings(
-            max_rounds=params.max_rounds,
-            relative_gain=params.relative_gain,
-            codebook_steps=params.codebook_steps,
-            beam=params.beam,
-            search=params.search,
-            codebook_dtype=params.codebook_dtype,
-            train_codebooks=fixed is None,
-        )
+            notes = small_codebook_notes(codebooks, entries)
+            for layout in layouts:
+                layout.notes.extend(notes)
+        settings = params.alternation(train_codebooks=fixed is None)
         try:
             fitted = alternate(coded, codebooks, settings)
         except ValueError as error:
@@ -158,27 +164,11 @@ class CrvqMethod:
         """One padded curvature for each input, however many linears read it."""
         key = id(linear.curvature)
         if key not in self._curvatures:
-            padded = pad_curvature(linear.curvature, linear.weight.shape[1], self.params.group_size)
+            params = self.params
+            padded = pad_curvature(linear.curvature, params.group_size, params.damping)
             # The original is kept beside it, so that its id stays its own.
             self._curvatures[key] = (linear.curvature, padded)
         return self._curvatures[key][1]
-
-    @staticmethod
-    def _note_small_codebooks(
-        layouts: list[CodedLayout], codebooks: list[Tensor], entries: list[int]
-    ) -> None:
-        for layout in layouts:
-            for k, (codebook, wanted) in enumerate(zip(codebooks, entries, strict=False)):
-                if len(codebook) < wanted:
-                    layout.notes.append(
-                        f"codebook {k} has {len(codebook)} entries instead of {wanted}: "
-                        "no more vectors than that"
-                    )
-            if len(codebooks) < len(entries):
-                layout.notes.append(
-                    f"codebooks {len(codebooks)} to {len(entries) - 1} left out: "
-                    "the residual is already zero"
-                )
 
     def _result(
         self,
@@ -190,17 +180,14 @@ class CrvqMethod:
     ) -> QuantizedLinear:
         linear, source = layout.linear, layout.source
         loss = float(linear.row_loss(fitted.codebooks).sum())
-        dtype = self.params.codebook_dtype
-        linear.code.scales = storable_scales(linear.code.scales)
-        weight = AdditiveWeight(
-            out_features=source.weight.shape[0],
-            in_features=source.weight.shape[1],
-            code=linear.code,
-            codebooks=[store_codebook(codebook, dtype) for codebook in fitted.codebooks],
-            order=layout.order,
-            reordered=layout.stored_positions,
-            codebook_set=codebook_set,
-            codebook_share=share,
+        weight = additive_weight(
+            source,
+            linear,
+            fitted.codebooks,
+            self.params.codebook_dtype,
+            layout.stored_positions,
+            codebook_set,
+            share,
         )
         return QuantizedLinear(
             source=source,
@@ -212,3 +199,14 @@ class CrvqMethod:
             critical_channels=min(layout.critical * self.params.group_size, source.weight.shape[1]),
             notes=layout.notes,
         )
+
+
+def _used_codebooks(linear: CodedLinear) -> int:
+    """Codebooks that cover any group of a linear."""
+    return sum(covered > 0 for covered in linear.code.coverage())
+
+
+def _drop_codes(linears: Sequence[CodedLinear], kept: int) -> None:
+    """Leave only the codes for the first ``kept`` codebooks."""
+    for linear in linears:
+        del linear.code.codes[kept:]

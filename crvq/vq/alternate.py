@@ -64,42 +64,47 @@ def alternate(
         settings: see `AlternationSettings`.
         on_round: told each round's number and relative loss.
     """
-    energy = sum(linear.energy * linear.importance for linear in linears)
-
-    def relative_loss() -> float:
-        total = sum(float(x.row_loss(codebooks).sum()) * x.importance for x in linears)
-        return total / energy if energy > 0 else 0.0
-
+    # First of all, as it needs H's inverse factor, which is freed before H is permuted.
     for linear in linears:
         if settings.search != "descent":
             linear.code = search_codes(linear, codebooks, settings.beam)
         else:
             descend_codes(linear, codebooks)
-    losses = [relative_loss()]
+        if settings.search != "feedback":
+            linear.release_feedback_factor()
+    energy = sum(linear.energy * linear.importance for linear in linears)
+
+    def relative(losses: list[float]) -> float:
+        total = sum(x.importance * loss for x, loss in zip(linears, losses, strict=True))
+        return total / energy if energy > 0 else 0.0
+
+    def measured() -> float:
+        return relative([float(linear.row_loss(codebooks).sum()) for linear in linears])
+
+    losses = [measured()]
     rounds = 0
     while rounds < settings.max_rounds and losses[-1] > 0:
         rounds += 1
         if settings.train_codebooks:
             codebooks = solve_codebooks(linears, codebooks, settings.codebook_steps)
-        for linear in linears:
-            _improve_linear(linear, codebooks, settings)
-        losses.append(relative_loss())
+        losses.append(relative([_improve_linear(x, codebooks, settings) for x in linears]))
         on_round(rounds, losses[-1])
         if losses[-1] > losses[-2] * (1 - settings.relative_gain):
             break
     codebooks = _settle(linears, codebooks, settings)
-    losses.append(relative_loss())
+    losses.append(measured())
     return Alternated(codebooks, rounds, losses)
 
 
 def _improve_linear(
     linear: CodedLinear, codebooks: list[Tensor], settings: AlternationSettings
-) -> None:
+) -> float:
+    """New scales, then new codes; the loss that they leave."""
     linear.code.scales = solve_scales(linear, codebooks)
     if settings.search == "feedback":
         found = search_codes(linear, codebooks, settings.beam)
         _keep_better_rows(linear, codebooks, found)
-    descend_codes(linear, codebooks)
+    return float(descend_codes(linear, codebooks).sum())
 
 
 def _keep_better_rows(linear: CodedLinear, codebooks: list[Tensor], found: AdditiveCode) -> None:

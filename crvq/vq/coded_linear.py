@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from crvq.vq.additive_code import AdditiveCode, code_loss
 from crvq.vq.curvature import Curvature
 from crvq.vq.tiles import tiles
+from crvq.vq.triangular import permuted
 
 
 @dataclass
@@ -20,19 +21,32 @@ class CodedLinear:
 
     weight: Tensor
     """``(out, groups * d)``, float32, columns permuted by π."""
-    second_moment: Tensor
-    """H permuted by π on both sides."""
-    stiffness: Tensor
-    """``1 / diag(H⁻¹)`` permuted by π."""
+    curvature: Curvature = field(repr=False)
+    """Of the input, in natural order; linears that read one input share it."""
+    order: Tensor = field(repr=False)
+    """π, ``(groups * d,)``."""
     code: AdditiveCode
     importance: float = 1.0
     """Weight of this linear's loss when several linears share codebooks."""
-    factor: Callable[[], Tensor] = field(repr=False, default=lambda: torch.empty(0))
+
+    @cached_property
+    def second_moment(self) -> Tensor:
+        """H permuted by π on both sides; made when first needed, as it is often the largest."""
+        return permuted(self.curvature.matrix, self.order, torch.float32)
+
+    @cached_property
+    def stiffness(self) -> Tensor:
+        """``1 / diag(H⁻¹)`` permuted by π."""
+        return self.curvature.stiffness[self.order]
 
     @cached_property
     def feedback_factor(self) -> Tensor:
         """U with ``H⁻¹ = Uᵀ U`` in coded order; see `Curvature.feedback_factor`."""
-        return self.factor()
+        return self.curvature.feedback_factor(self.order)
+
+    def release_feedback_factor(self) -> None:
+        """Free the factor's memory, which is as large as H's; asked for again, it is remade."""
+        self.__dict__.pop("feedback_factor", None)
 
     @property
     def group_size(self) -> int:
@@ -84,8 +98,7 @@ def coded_linear(
     ]
     return CodedLinear(
         weight=weight[:, order].contiguous(),
-        second_moment=curvature.matrix[order][:, order].contiguous(),
-        stiffness=curvature.stiffness[order],
+        curvature=curvature,
+        order=order,
         code=AdditiveCode(codes, scales),
-        factor=lambda: curvature.feedback_factor(order),
     )

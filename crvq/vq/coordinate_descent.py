@@ -22,7 +22,7 @@ def descend_codes(
     codebooks: list[Tensor],
     passes_over_critical: int = 2,
     block_columns: int = BLOCK_COLUMNS,
-) -> None:
+) -> Tensor:
     """One sweep over all groups; codes change in place and no row's loss goes up.
 
     Args:
@@ -30,8 +30,12 @@ def descend_codes(
         codebooks: fixed.
         passes_over_critical: how often the codebooks of a group with several take turns.
         block_columns: columns between updates of the rest of P; changes rounding, nothing else.
+
+    Returns:
+        Each row's loss ``(w - ŵ) H (w - ŵ)ᵀ`` after the sweep, ``(out,)``; P makes it cheap.
     """
     groups = max(1, block_columns // linear.group_size)
+    loss = torch.empty_like(linear.code.scales)
     for rows in linear.row_tiles():
         decoded = linear.code.decode(codebooks, rows)
         scales = linear.code.scales[rows, None]
@@ -41,6 +45,8 @@ def descend_codes(
             _descend_block(
                 linear, codebooks, rows, decoded, pull, (first, last), passes_over_critical
             )
+        loss[rows] = ((linear.weight[rows] - decoded * scales) * pull).sum(1)
+    return loss
 
 
 def _descend_block(

@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from crvq.vq.triangular import inverse_factor
+
 # A channel whose activations are this much weaker than the typical live channel is dead: its
 # weights change nothing on the calibration text.
 _DEAD_BELOW = 1e-10
@@ -14,6 +16,7 @@ _DEAD_BELOW = 1e-10
 # original ones instead of being left to chance.
 _DEAD_HEAT = 1e-4
 _MAX_DAMPING = 1.0
+_SINGLE_PRECISION_FROM = 1e-3
 
 
 class CurvatureError(ValueError):
@@ -23,7 +26,8 @@ class CurvatureError(ValueError):
 class Curvature:
     """H of shape ``(in, in)``, with dead channels given a small heat of their own.
 
-    Linears that read one input share one object, so that its inverse is computed once.
+    Linears that read one input share one object. A float32 ``second_moment`` without dead
+    channels is kept, not copied.
 
     Raises:
         CurvatureError: H holds NaN or infinity.
@@ -37,8 +41,9 @@ class Curvature:
         typical = heat[live].median() if bool(live.any()) else heat.new_tensor(1.0)
         self.dead_channels = int((~live).sum())
         self.damping = damping
-        self.matrix = second_moment.float().clone()
+        self.matrix = second_moment.float()
         if self.dead_channels:
+            self.matrix = self.matrix.clone()
             # Rows of a dead channel are zero up to rounding; make them exactly so.
             self.matrix[~live] = 0
             self.matrix[:, ~live] = 0
@@ -46,21 +51,37 @@ class Curvature:
             self.matrix.diagonal()[~live] = added.float()
 
     @cached_property
-    def inverse(self) -> Tensor:
-        """``(H + damping * mean(diag H) I)⁻¹``, float64; damping grows tenfold until it exists.
+    def stiffness(self) -> Tensor:
+        """``1 / diag(H⁻¹)``, ``(in,)``: what an error in a channel costs if the others may answer.
+
+        Optimal brain surgeon's weight of an error (Hassibi & Stork 1993); GPTQ's as well.
+        """
+        natural = torch.arange(len(self.matrix), device=self.matrix.device)
+        # diag(UᵀU) is the squared length of U's columns.
+        lengths = torch.linalg.vector_norm(self.feedback_factor(natural), dim=0)
+        return lengths.square().reciprocal()
+
+    def feedback_factor(self, order: Tensor) -> Tensor:
+        """Upper triangular U with ``H⁻¹ = Uᵀ U`` for channels taken in ``order``, float32.
+
+        H is damped: ``H + damping * mean(diag H) I``; damping grows tenfold until that is positive
+        definite (`damping_used`). For an error E of the columns, ``E H Eᵀ = ‖E U⁻¹‖²``; the factor
+        tells how the columns still to come best answer errors already made (GPTQ, arXiv
+        2210.17323, section 3).
 
         Raises:
             CurvatureError: not even damping by the mean of the diagonal helps.
         """
-        matrix = self.matrix.double()
-        mean = matrix.diagonal().mean()
-        identity = torch.eye(len(matrix), dtype=torch.float64, device=matrix.device)
+        mean = float(self.matrix.diagonal().double().mean())
         damping = self.damping
         while damping <= _MAX_DAMPING:
-            factor, failed = torch.linalg.cholesky_ex(matrix + damping * mean * identity)
-            if not bool(failed):
+            # Damped by a thousandth, H's condition number is at most 1000 * in, and float32 will
+            # do; with less, the last pivots would drown in its rounding.
+            dtype = torch.float32 if damping >= _SINGLE_PRECISION_FROM else torch.float64
+            factor = inverse_factor(self.matrix, order, damping * mean, dtype)
+            if factor is not None:
                 self.damping_used = damping
-                return torch.cholesky_inverse(factor)
+                return factor.float()
             damping = max(10 * damping, 1e-6)
         raise CurvatureError(
             f"the second moment is not positive definite even when damped by {_MAX_DAMPING:g} of "
@@ -68,20 +89,3 @@ class Curvature:
         )
 
     damping_used: float = 0.0
-
-    @cached_property
-    def stiffness(self) -> Tensor:
-        """``1 / diag(H⁻¹)``, ``(in,)``: what an error in a channel costs if the others may answer.
-
-        Optimal brain surgeon's weight of an error (Hassibi & Stork 1993); GPTQ's as well.
-        """
-        return (1.0 / self.inverse.diagonal()).float()
-
-    def feedback_factor(self, order: Tensor) -> Tensor:
-        """Upper triangular U with ``H⁻¹ = Uᵀ U`` for channels taken in ``order``, float32.
-
-        For an error E of the columns, ``E H Eᵀ = ‖E U⁻¹‖²``; the factor tells how the columns
-        still to come best answer errors already made (GPTQ, arXiv 2210.17323, section 3).
-        """
-        inverse = self.inverse[order][:, order]
-        return torch.linalg.cholesky(inverse, upper=True).float()

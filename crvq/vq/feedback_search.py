@@ -20,6 +20,8 @@ from crvq.vq.coded_linear import CodedLinear
 from crvq.vq.tiles import tiles
 
 BLOCK_COLUMNS = 128
+INNER_BEAM = 4
+"""Choices kept between the codebooks of one group, whatever the beam between groups."""
 
 
 @dataclass
@@ -116,7 +118,7 @@ def _extend(
     """
     metric = inverse @ inverse.T
     covering = [k for k, codes in enumerate(linear.code.codes) if group < codes.shape[1]]
-    inner = beam if len(covering) == 1 else max(beam, 8)
+    inner = beam if len(covering) == 1 else max(beam, INNER_BEAM)
     cost = survivors.cost + ((target @ metric) * target).sum(2)
     parent = torch.arange(cost.shape[1], device=cost.device).expand(cost.shape)
     value = torch.zeros_like(target)

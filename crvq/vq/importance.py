@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from crvq.vq.curvature import Curvature
 from crvq.vq.kmeans import kmeans, nearest_centroids
+from crvq.vq.tiles import tiles
 
 ImportanceForm = Callable[[Tensor, Tensor, Curvature, torch.Generator], Tensor]
 
@@ -60,7 +62,7 @@ def row_scales(weight: Tensor) -> Tensor:
 
     A row of zeros must neither weigh in a codebook nor decode to anything worth the name.
     """
-    scales = weight.square().mean(1).sqrt()
+    scales = torch.linalg.vector_norm(weight, dim=1) / weight.shape[1] ** 0.5
     return torch.where(scales > 0, scales, torch.finfo(torch.float16).smallest_normal)
 
 
@@ -68,36 +70,44 @@ def _vq_residual(
     weight: Tensor, group_size: int, entries: int, generator: torch.Generator
 ) -> Tensor:
     scales = row_scales(weight)[:, None]
-    vectors = (weight / scales).reshape(-1, group_size)
-    even = torch.ones_like(vectors)
+    residual = weight / scales
+    vectors = residual.view(-1, group_size)
+    even = torch.ones_like(vectors[:1]).expand_as(vectors)
     # A ranking of channels needs no converged codebook: a sample and a few rounds rank them alike.
     centroids = kmeans(vectors, even, entries, iterations=8, generator=generator, sample=1 << 14)
     indices, _ = nearest_centroids(vectors, even, centroids)
-    return weight - centroids[indices].reshape(weight.shape) * scales
+    for part in tiles(len(vectors), group_size, vectors.device):
+        vectors[part] -= centroids[indices[part]]
+    return residual.mul_(scales)
+
+
+def _column_norms(matrix: Tensor, order: float) -> Tensor:
+    """Norms of columns without a temporary of the matrix's size, ``(in,)``."""
+    return torch.linalg.vector_norm(matrix, ord=order, dim=0)
 
 
 @_form("error_activation")
 def _error_activation(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
     """mean_o R² · H_jj: the authors' code."""
-    return r.square().mean(0) * h.matrix.diagonal()
+    return _column_norms(r, 2).square() / len(r) * h.matrix.diagonal()
 
 
 @_form("max_error_over_inverse")
 def _max_error_over_inverse(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
     """max_o R² / [H⁻¹]_jj: the paper's form as readers report it, dividing as OBS does."""
-    return r.square().amax(0) * h.stiffness
+    return _column_norms(r, math.inf).square() * h.stiffness
 
 
 @_form("max_error_times_inverse")
 def _max_error_times_inverse(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
     """max_o R² · [H⁻¹]_jj: the other reading of the same report."""
-    return r.square().amax(0) / h.stiffness
+    return _column_norms(r, math.inf).square() / h.stiffness
 
 
 @_form("weight")
 def _weight(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
     """mean_o |W|: weights alone."""
-    return w.abs().mean(0)
+    return _column_norms(w, 1) / len(w)
 
 
 @_form("activation")

@@ -33,35 +33,51 @@ def initial_codebooks(
     Returns:
         Codebooks ``(entries_k, d)``; possibly fewer than asked for.
     """
-    residuals = [_vectors(linear) for linear in linears]
-    weights = [_weights(linear) for linear in linears]
     codebooks: list[Tensor] = []
     for k, size in enumerate(entries):
-        covered = [linear.code.codes[k].shape[1] for linear in linears]
-        x = torch.cat([r[:, :g].flatten(0, 1) for r, g in zip(residuals, covered, strict=True)])
-        h = torch.cat([w[:, :g].flatten(0, 1) for w, g in zip(weights, covered, strict=True)])
-        if not len(x) or (codebooks and not bool(x.any())):
+        chosen = _draw(linears, k, max(sample, 4 * size), generator)
+        parts = [_residual(x, c, codebooks) for x, c in zip(linears, chosen, strict=True)]
+        vectors = torch.cat([residual for residual, _ in parts])
+        weights = torch.cat([weight for _, weight in parts])
+        if not len(vectors) or (codebooks and not bool(vectors.any())):
             break
-        codebook = kmeans(x, h, size, iterations, generator, sample)
-        codebooks.append(codebook)
-        for residual, weight, groups in zip(residuals, weights, covered, strict=True):
-            part = residual[:, :groups]
-            nearest, _ = nearest_centroids(
-                part.flatten(0, 1), weight[:, :groups].flatten(0, 1), codebook
-            )
-            residual[:, :groups] = part - codebook[nearest].view_as(part)
+        codebooks.append(kmeans(vectors, weights, size, iterations, generator, len(vectors)))
     for linear in linears:
         del linear.code.codes[len(codebooks) :]
     return codebooks
 
 
-def _vectors(linear: CodedLinear) -> Tensor:
-    """Weights over row scales as ``(out, groups, d)``."""
-    scaled = linear.weight / linear.code.scales[:, None]
-    return scaled.view(len(scaled), linear.code.groups, -1).clone()
+def _draw(
+    linears: list[CodedLinear], k: int, sample: int, generator: torch.Generator
+) -> list[Tensor]:
+    """For each linear, which of its sub-vectors under codebook k are looked at.
+
+    A vector's number is ``row * covered groups + group``. All of them where ``sample`` allows.
+    """
+    counts = [linear.code.codes[k].numel() for linear in linears]
+    device = linears[0].weight.device
+    if sum(counts) <= sample:
+        return [torch.arange(count, device=device) for count in counts]
+    drawn = torch.randperm(sum(counts), generator=generator)[:sample].to(device)
+    offsets = [sum(counts[:i]) for i in range(len(counts))]
+    return [
+        drawn[(drawn >= offset) & (drawn < offset + count)] - offset
+        for offset, count in zip(offsets, counts, strict=True)
+    ]
 
 
-def _weights(linear: CodedLinear) -> Tensor:
-    """Costs of errors, shaped as `_vectors`; comparable between linears."""
-    rows = linear.code.scales.square() * linear.importance
-    return (rows[:, None] * linear.stiffness).view(len(rows), linear.code.groups, -1)
+def _residual(
+    linear: CodedLinear, chosen: Tensor, codebooks: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What earlier codebooks leave of chosen sub-vectors, and the costs of errors, ``(n, d)``."""
+    coverage = linear.code.coverage()
+    covered = coverage[len(codebooks)]
+    rows, groups = chosen // max(1, covered), chosen % max(1, covered)
+    scales = linear.code.scales[rows, None]
+    vectors = linear.weight.view(len(linear.weight), linear.code.groups, -1)[rows, groups] / scales
+    stiffness = linear.stiffness.view(linear.code.groups, -1)[groups]
+    weights = scales.square() * linear.importance * stiffness
+    for codebook, groups_under in zip(codebooks, coverage, strict=False):
+        nearest, _ = nearest_centroids(vectors, weights, codebook)
+        vectors -= codebook[nearest] * (groups < groups_under)[:, None]
+    return vectors, weights

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from crvq.vq.tiles import tiles
 
+# A lost centroid's new place is sought among so many vectors an entry.
+_REFILL_FROM = 16
+
 
 def nearest_centroids(vectors: Tensor, weights: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """The centroid c with the least ``Σ_a h_a (x_a - c_a)²`` for each vector.
@@ -66,5 +69,7 @@ def kmeans(
         centroids = torch.where(empty[:, None], centroids, mean / mass.clamp_min(1e-38))
         lost = empty.nonzero()[:, 0]
         if len(lost):
-            centroids[lost] = x[distances.topk(len(lost)).indices]
+            # Among the first vectors only: they are a random draw, and topk over all is slow.
+            looked_at = distances[: _REFILL_FROM * entries]
+            centroids[lost] = x[looked_at.topk(len(lost)).indices]
     return centroids

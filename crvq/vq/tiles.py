@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-# Elements of the largest temporary matrix: 16 MiB of float32 on a CPU, where larger tiles only
+# Elements of the largest temporary matrix: 4 MiB of float32 on a CPU, where larger tiles only
 # miss the cache; a GPU wants enough rows to fill it.
-_CPU_ELEMENTS = 1 << 22
+_CPU_ELEMENTS = 1 << 20
 _GPU_ELEMENTS = 1 << 27
 
 
