@@ -1,0 +1,87 @@
+"""Sweeps through the real command line."""
+
+import os
+import subprocess
+import sys
+
+from crvq.tracking.record_schema import read_record
+from tests.conftest import ROOT
+
+
+def records(tmp_path):
+    return [read_record(path.parent) for path in tmp_path.glob("results/*/*/record.json")]
+
+
+def test_a_sweep_leaves_a_record_a_job_and_a_table_and_does_only_what_is_missing(
+    run_tiny, tmp_path
+):
+    first = run_tiny("-m", "crvq.critical_ratio=0.0,0.25")
+    assert first.code == 0, first.err
+    found = {r["config"]["method_params"]["critical_ratio"]: r for r in records(tmp_path)}
+    assert found.keys() == {0.0, 0.25}
+    assert all(record["status"] == "complete" for record in found.values())
+    assert len({record["sweep"] for record in found.values()}) == 1
+    assert "critical_ratio=0 " in first.out
+    assert "critical_ratio=0.25" in first.out
+    for record in found.values():
+        assert f"{record['bits']['average_quantized_weights']:.4g}" in first.out
+
+    second = run_tiny("-m", "crvq.critical_ratio=0.0,0.25,0.5")
+    assert second.code == 0
+    again = {r["config"]["method_params"]["critical_ratio"]: r for r in records(tmp_path)}
+    assert again.keys() == {0.0, 0.25, 0.5}
+    for ratio, record in found.items():
+        assert again[ratio]["finished"] == record["finished"]
+        assert again[ratio]["attempts"] == record["attempts"]
+    assert "critical_ratio=0.25" in second.out
+    assert "critical_ratio=0.5" in second.out
+
+
+def test_jobs_that_come_out_identical_are_told(run_tiny):
+    """At d=4 both ratios of 32 and 44 channels are one group."""
+    outcome = run_tiny("-m", "crvq.critical_ratio=0.01,0.02", "eval=none")
+    assert outcome.code == 0
+    told = " ".join(outcome.out.split())
+    assert "gave the same quantized model, bit for bit" in told
+    assert "critical_ratio comes to" in told
+
+
+def test_a_failed_job_leaves_its_error_and_the_others_go_on(tiny_overrides, tmp_path):
+    finished = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *tiny_overrides, "-m", "calibration.samples=99,4,2"],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert finished.returncode == 1
+    found = {r["config"]["calibration"]["samples"]: r for r in records(tmp_path)}
+    assert {samples: r["status"] for samples, r in found.items()} == {
+        99: "failed",
+        4: "complete",
+        2: "complete",
+    }
+    assert "set calibration.samples=15 or less" in found[99]["error"]["message"]
+    # The table has all three, the failed one too.
+    for samples in (99, 4, 2):
+        assert f"samples={samples}" in finished.stdout
+    assert "failed" in finished.stdout
+
+
+def test_a_single_run_shows_itself_beside_no_critical_channels(run_tiny, tmp_path):
+    outcome = run_tiny("crvq.critical_ratio=0.25")
+    assert outcome.code == 0, outcome.err
+    ratios = {r["config"]["method_params"]["critical_ratio"] for r in records(tmp_path)}
+    assert ratios == {0.0, 0.25}
+    for part in ("critical_ratio=0 ", "critical_ratio=0.25", "full precision", "record:", "next:"):
+        assert part in outcome.out, part
+
+
+def test_help_and_config_printing_do_no_work(run_py, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = run_py("--help")
+    assert shown.code == 0
+    for part in ("method", "calibration", "-m crvq.critical_ratio", "force=true"):
+        assert part in shown.out
+    composed = run_py("--cfg", "job")
+    assert composed.code == 0
+    assert "critical_ratio: 0.02" in composed.out
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,114 @@
+"""A tiny model, local text and composed configurations, for tests that run the whole program."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from crvq.cli.typed_config import typed_config
+
+ROOT = Path(__file__).parents[1]
+WORDS = 96
+FAST_METHOD = (
+    "crvq.codebook_bits=4",
+    "crvq.extended_bits=3",
+    "crvq.max_rounds=1",
+    "crvq.kmeans_iterations=2",
+)
+
+
+def save_tokenizer(folder):
+    """One token a word: w0, w1, ..."""
+    tokenizer = Tokenizer(WordLevel({f"w{i}": i for i in range(WORDS)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """Three Llama blocks of random weights and a tokenizer, as save_pretrained writes them."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=WORDS,
+        hidden_size=32,
+        intermediate_size=44,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_texts(tmp_path_factory):
+    """Paths of a text to calibrate on and of another to evaluate on, 1000 words each."""
+    folder = tmp_path_factory.mktemp("texts")
+    paths = folder / "calibration.txt", folder / "heldout.txt"
+    draw = random.Random(0)
+    for path in paths:
+        path.write_text(" ".join(f"w{draw.randrange(1, WORDS)}" for _ in range(1000)))
+    return paths
+
+
+@pytest.fixture
+def tiny_overrides(tiny_folder, tiny_texts, tmp_path):
+    """Overrides that make ``python run.py`` a matter of a second; no hub, no W&B."""
+    calibration, heldout = tiny_texts
+    return [
+        "model=folder",
+        f"model.path={tiny_folder}",
+        "calibration=file",
+        f"calibration.path={calibration}",
+        "calibration.samples=4",
+        "calibration.length=64",
+        "eval=file",
+        f"eval.perplexity.file.path={heldout}",
+        "eval.perplexity.file.context=64",
+        "eval.perplexity.file.max_windows=3",
+        "tracking=disabled",
+        "activation_dtype=float32",
+        f"results_dir={tmp_path / 'results'}",
+        f"cache_dir={tmp_path / 'cache'}",
+        *FAST_METHOD,
+    ]
+
+
+@pytest.fixture
+def compose_config():
+    """Compose ``conf/`` with overrides, as Hydra does for ``python run.py``."""
+
+    def composed(*overrides):
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return compose("config", overrides=list(overrides))
+
+    return composed
+
+
+def combined(tiny, overrides):
+    """The tiny run's overrides and more, less those for keys that are then no longer there."""
+    gone = {"eval=none": "eval", "eval=quick": "eval", "method=full_precision": "crvq."}
+    dropped = tuple(gone[override] for override in overrides if override in gone)
+    return [override for override in tiny if not override.startswith(dropped)] + [*overrides]
+
+
+@pytest.fixture
+def compose_run(compose_config, tiny_overrides):
+    """A typed configuration of a tiny run, with more overrides."""
+
+    def composed(*overrides):
+        return typed_config(compose_config(*combined(tiny_overrides, overrides)))
+
+    return composed

@@ -1,0 +1,66 @@
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from crvq.data.readers import read_jsonl, read_parquet, read_raw, read_txt
+from crvq.errors import ConfigError, SourceError
+
+
+def test_raw_rows_are_those_of_datasets(tmp_path):
+    file = tmp_path / "wiki.raw"
+    file.write_text(" \n = Title = \n \n Some text . \n", encoding="utf-8")
+    # What load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1") gives for such lines.
+    assert read_raw(file, "") == ["", " = Title = \n", "", " Some text . \n"]
+
+
+def test_a_raw_file_without_a_last_newline_keeps_its_last_line(tmp_path):
+    file = tmp_path / "wiki.raw"
+    file.write_text("one\ntwo", encoding="utf-8")
+    assert read_raw(file, "") == ["one\n", "two\n"]
+
+
+def test_a_txt_file_is_one_document_verbatim(tmp_path):
+    file = tmp_path / "a.txt"
+    text = " first\n\n\nsecond \n"
+    file.write_text(text, encoding="utf-8")
+    assert "\n\n".join(read_txt(file, "")) == text
+
+
+def test_jsonl_records_are_documents_and_blank_lines_are_none(tmp_path):
+    file = tmp_path / "a.jsonl"
+    records = [json.dumps({"body": "é\n1", "url": "x"}), "", json.dumps({"body": "2"})]
+    file.write_text("\n".join(records) + "\n")
+    assert read_jsonl(file, "body") == ["é\n1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "says"),
+    [
+        ('{"body": 1', SourceError, "line 2 is not JSON"),
+        ('"text"', SourceError, "line 2 is not a JSON object"),
+        ('{"other": "x"}', ConfigError, "column=body is not in .*line 2; it has: other"),
+    ],
+)
+def test_bad_jsonl_lines_are_named(tmp_path, line, error, says):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"body": "fine"}\n' + line + "\n")
+    with pytest.raises(error, match=says):
+        read_jsonl(file, "body")
+
+
+def test_parquet_rows_are_documents(tmp_path):
+    file = tmp_path / "a.parquet"
+    table = pyarrow.table({"id": [1, 2], "body": ["one", "two"]})
+    pyarrow.parquet.write_table(table, file)
+    assert read_parquet(file, "body") == ["one", "two"]
+    with pytest.raises(ConfigError, match=r"column=text is not in .*it has: id, body"):
+        read_parquet(file, "text")
+
+
+def test_a_broken_parquet_file_is_told(tmp_path):
+    file = tmp_path / "a.parquet"
+    file.write_bytes(b"PAR1 and no more")
+    with pytest.raises(SourceError, match="not a readable parquet file"):
+        read_parquet(file, "text")

@@ -1,0 +1,56 @@
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from crvq.data.windows import calibration_windows, check_context, evaluation_windows
+from crvq.errors import ConfigError
+
+
+@given(st.integers(1, 200), st.integers(1, 40), st.one_of(st.none(), st.integers(1, 10)))
+def test_evaluation_windows_are_consecutive_slices(count, context, most):
+    assume(count >= context)
+    tokens = torch.arange(count)
+    windows = evaluation_windows(tokens, context, most)
+    expected = [tokens[i : i + context] for i in range(0, count - context + 1, context)][:most]
+    assert [w.tolist() for w in windows] == [w.tolist() for w in expected]
+
+
+def test_a_text_too_short_for_one_window_names_both_lengths():
+    with pytest.raises(ConfigError, match=r"eval\.perplexity\.x.* 7 tokens.* needs 8"):
+        evaluation_windows(torch.arange(7), 8, key="eval.perplexity.x")
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 30), st.integers(0, 5))
+def test_calibration_windows_are_slices_that_never_overlap(samples, length, spare, seed):
+    tokens = torch.arange(samples * length + spare)
+    windows = calibration_windows(tokens, samples, length, seed)
+    assert windows.shape == (samples, length)
+    assert (windows.diff(dim=1) == 1).all()
+    assert windows.unique().numel() == samples * length
+    assert torch.equal(windows, calibration_windows(tokens, samples, length, seed))
+
+
+def test_every_placement_is_drawn_about_equally_often():
+    # Two windows of two tokens in five: starts (0,2), (0,3), (1,3), in both orders.
+    seen = {}
+    for seed in range(600):
+        starts = tuple(calibration_windows(torch.arange(5), 2, 2, seed)[:, 0].tolist())
+        seen[starts] = seen.get(starts, 0) + 1
+    assert sorted(seen) == [(0, 2), (0, 3), (1, 3), (2, 0), (3, 0), (3, 1)]
+    assert min(seen.values()) > 30
+
+
+@pytest.mark.parametrize(
+    ("count", "advice"), [(63, r"calibration\.samples=3"), (15, r"smaller calibration\.length")]
+)
+def test_too_little_calibration_text_is_refused_with_numbers(count, advice):
+    with pytest.raises(ConfigError, match=f"{count} tokens.* 4 windows of 16 need 64.*{advice}"):
+        calibration_windows(torch.arange(count), 4, 16, 0)
+
+
+def test_context_up_to_the_limit_is_allowed():
+    check_context(8, 8, "calibration.length")
+    check_context(8, None, "calibration.length")
+    with pytest.raises(ConfigError, match=r"calibration\.length=9 .* 8 tokens"):
+        check_context(9, 8, "calibration.length")

@@ -1,0 +1,66 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from crvq.pipeline.fingerprint import derived_seed, fingerprint, tensor_digest, weights_digest
+
+WINDOWS = torch.arange(12).view(3, 4)
+
+
+def test_a_tensors_digest_heeds_values_shape_and_type():
+    base = torch.arange(6.0)
+    others = [base + 1e-6, base.view(2, 3), base.double(), base.bfloat16(), base.flip(0)]
+    digests = {tensor_digest(tensor) for tensor in [base, *others]}
+    assert len(digests) == 6
+    assert tensor_digest(base.clone()) == tensor_digest(base)
+    assert tensor_digest(base.view(2, 3).T.contiguous().T) == tensor_digest(base.view(2, 3))
+
+
+def test_a_models_digest_heeds_every_weight_and_its_name():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    digest = weights_digest(model)
+    swapped = nn.Sequential(model[1], model[0])
+    assert weights_digest(swapped) != digest
+    with torch.no_grad():
+        model[1].bias[2] += 1e-3
+    assert weights_digest(model) != digest
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "crvq.critical_ratio=0.5", "calibration.samples=3",
+     "calibration.stream=full_precision",
+     "model.dtype=bfloat16", "model.skip_linears=[k_proj]"],
+)  # fmt: skip
+def test_what_blocks_depend_on_is_in_it(compose_run, override):
+    args = ("weights", WINDOWS, torch.float32)
+    assert fingerprint(compose_run(override), *args) != fingerprint(compose_run(), *args)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["experiment=other", "force=true", "results_dir=x", "eval=none", "tracking=offline",
+     "model.name=other"],
+)  # fmt: skip
+def test_what_blocks_do_not_depend_on_is_not(compose_run, override):
+    args = ("weights", WINDOWS, torch.float32)
+    assert fingerprint(compose_run(override), *args) == fingerprint(compose_run(), *args)
+
+
+def test_weights_tokens_and_type_count_and_json_keeps_it(compose_run):
+    config = compose_run()
+    base = fingerprint(config, "weights", WINDOWS, torch.float32)
+    assert fingerprint(config, "other", WINDOWS, torch.float32) != base
+    assert fingerprint(config, "weights", WINDOWS + 1, torch.float32) != base
+    assert fingerprint(config, "weights", WINDOWS, torch.bfloat16) != base
+    assert json.loads(json.dumps(base)) == base
+
+
+def test_seeds_differ_by_name_and_by_seed():
+    seeds = {derived_seed(seed, name) for seed in range(5) for name in "abcde"}
+    assert len(seeds) == 25
+    assert derived_seed(3, "a") == derived_seed(3, "a")
+    assert all(0 <= seed < 2**63 for seed in seeds)

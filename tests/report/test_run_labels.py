@@ -1,0 +1,64 @@
+import pytest
+
+from crvq.report.run_labels import run_labels
+
+
+def test_only_what_differs(make_record):
+    records = [make_record(params={"critical_ratio": ratio}) for ratio in (0.0, 0.01, 1)]
+    assert run_labels(records) == ["critical_ratio=0", "critical_ratio=0.01", "critical_ratio=1"]
+
+
+def test_a_single_run_is_named_by_its_method(make_record):
+    assert run_labels([make_record()]) == ["crvq"]
+
+
+def test_what_was_used_instead_is_always_said(make_record):
+    single = make_record(effective={"critical_ratio": 8 / 576, "groups": 1})
+    assert run_labels([single]) == ["critical_ratio=0.02 → 0.0139"]
+    exact = make_record(effective={"critical_ratio": 0.02})
+    assert run_labels([exact]) == ["crvq"]
+
+
+@pytest.mark.parametrize("key", ["experiment", "results_dir", "threads", "tracking"])
+def test_what_does_not_change_results_is_no_difference(make_record, key):
+    records = [make_record(config={key: value}) for value in ("a", "b")]
+    assert run_labels(records) == ["crvq", "crvq"]
+
+
+def test_a_models_name_stands_for_where_it_lies(make_record):
+    records = [
+        make_record(config={"model": {"name": name, "path": f"models/{name}"}})
+        for name in ("small", "large")
+    ]
+    assert run_labels(records) == ["model=small", "model=large"]
+
+
+def test_a_models_path_is_shown_when_its_name_does_not_tell(make_record):
+    records = [
+        make_record(config={"model": {"name": "same", "path": path}, "seed": seed})
+        for path, seed in (("a", 0), ("b", 1))
+    ]
+    assert run_labels(records) == ["seed=0 path=a", "seed=1 path=b"]
+
+
+def test_a_method_stands_for_its_own_parameters_but_not_for_swept_ones(make_record):
+    other = make_record(config={"method": "gptvq", "method_params": {"group": 4}})
+    records = [make_record(params={"codebooks": 1}), make_record(params={"codebooks": 2}), other]
+    assert run_labels(records) == [
+        "crvq codebooks=1",
+        "crvq codebooks=2",
+        "gptvq",
+    ]
+
+
+def test_ambiguous_keys_are_spelt_out(make_record):
+    records = [
+        make_record(config={"seed": seed, "calibration": {"seed": other}})
+        for seed, other in ((0, 1), (2, 3))
+    ]
+    assert run_labels(records)[1].split() == ["seed=2", "calibration.seed=3"]
+
+
+def test_jobs_without_a_configuration_keep_their_label(make_record):
+    records = [make_record(), {"label": "x=7", "status": "failed"}]
+    assert run_labels(records) == ["crvq", "x=7"]

@@ -1,0 +1,118 @@
+"""Curvature: dead channels, damping, and the algebra of its factors."""
+
+import pytest
+import torch
+
+from crvq.vq.curvature import Curvature, CurvatureError
+from tests.vq.coded_examples import second_moment
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(bad):
+    h = second_moment(4, 0)
+    h[1, 2] = h[2, 1] = bad
+    with pytest.raises(CurvatureError, match="NaN or infinity"):
+        Curvature(h)
+
+
+def test_what_no_damping_mends_is_refused():
+    h = torch.diag(torch.tensor([1.0, 1.0, 1.0, 1.0]))
+    h[0, 1] = h[1, 0] = 5.0
+    with pytest.raises(CurvatureError, match="not positive definite"):
+        _ = Curvature(h).stiffness
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_given_matrix_is_not_changed(dtype):
+    h = second_moment(6, 0).to(dtype)
+    h[2] = 0
+    h[:, 2] = 0
+    before = h.clone()
+    curvature = Curvature(h)
+    _ = curvature.stiffness
+    assert torch.equal(h, before)
+    assert curvature.matrix.dtype == torch.float32
+    assert curvature.matrix[2, 2] > 0
+
+
+def test_dead_channels_get_a_little_heat_of_their_own():
+    h = second_moment(6, 0)
+    h[2] = 1e-30
+    h[:, 2] = 1e-30
+    curvature = Curvature(h)
+    assert curvature.dead_channels == 1
+    others = torch.tensor([0, 1, 3, 4, 5])
+    assert torch.equal(curvature.matrix[others][:, others], h[others][:, others])
+    row = curvature.matrix[2].clone()
+    assert 0 < row[2] < 0.01 * h.diagonal()[others].min()
+    row[2] = 0
+    assert not bool(row.any())
+    assert torch.equal(curvature.matrix, curvature.matrix.T)
+
+
+def test_a_cold_but_live_channel_is_left_alone():
+    h = torch.diag(torch.tensor([1.0, 1e-6, 2.0]))
+    curvature = Curvature(h)
+    assert curvature.dead_channels == 0
+    assert torch.equal(curvature.matrix, h)
+
+
+def test_all_channels_dead_is_an_identity():
+    curvature = Curvature(torch.zeros(3, 3))
+    assert curvature.dead_channels == 3
+    assert torch.equal(curvature.matrix, torch.eye(3))
+    assert bool(torch.isfinite(curvature.stiffness).all())
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.01, 0.3])
+def test_stiffness_is_one_over_the_inverses_diagonal(damping):
+    h = second_moment(9, 1, 1e3)
+    matrix = h.double() + damping * h.diagonal().double().mean() * torch.eye(9)
+    curvature = Curvature(h, damping)
+    wanted = 1 / torch.linalg.inv(matrix).diagonal()
+    torch.testing.assert_close(curvature.stiffness.double(), wanted, rtol=1e-5, atol=1e-8)
+    assert curvature.damping_used == damping
+
+
+def test_stiffness_of_uncorrelated_channels_is_their_heat():
+    heat = torch.tensor([3.0, 1.0, 0.5])
+    torch.testing.assert_close(Curvature(torch.diag(heat), 0.0).stiffness, heat)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.01])
+def test_singular_matrices_are_damped_until_they_can_be_inverted(damping):
+    x = torch.tensor([1.0, 2.0, -1.0, 0.5])
+    curvature = Curvature(torch.outer(x, x) - 1e-3 * torch.eye(4), damping)
+    assert bool(torch.isfinite(curvature.stiffness).all())
+    assert bool((curvature.stiffness > 0).all())
+    assert 0 < curvature.damping_used <= 0.01
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.01])
+def test_the_feedback_factor_turns_the_loss_into_a_norm(damping):
+    h = second_moment(10, 2, 1e3)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
+    factor = Curvature(h, damping).feedback_factor(order).double()
+    assert torch.equal(factor, factor.triu())
+    error = torch.randn(5, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    matrix = (h.double() + damping * h.diagonal().double().mean() * torch.eye(10))[order][:, order]
+    norm = torch.linalg.solve_triangular(factor, error, upper=True, left=False).square().sum(1)
+    torch.testing.assert_close(norm, ((error @ matrix) * error).sum(1), rtol=1e-4, atol=1e-7)
+
+
+def test_second_moments_summed_in_float32_over_long_streams_are_close_enough():
+    """Running mean of x xᵀ, as calibration forms it: 400 batches, one channel 1000 times hotter."""
+    generator = torch.Generator().manual_seed(0)
+    single, double = torch.zeros(16, 16), torch.zeros(16, 16, dtype=torch.float64)
+    heat = torch.logspace(0, 3, 16)
+    mix = torch.randn(16, 16, generator=generator)
+    for seen in range(400):
+        x = (torch.randn(64, 16, generator=generator) @ mix) * heat
+        single += (x.T @ x / 64 - single) / (seen + 1)
+        double += (x.double().T @ x.double() / 64 - double) / (seen + 1)
+    roots = double.diagonal().sqrt()
+    relative = (single.double() - double).abs() / torch.outer(roots, roots)
+    assert float(relative.max()) < 1e-5
+    torch.testing.assert_close(
+        Curvature(single).stiffness, Curvature(double).stiffness, rtol=1e-3, atol=0
+    )
