@@ -60,8 +60,9 @@ def lay_out(
     d, notes = params.group_size, []
     in_features = source.weight.shape[1]
     padding = padded_features(in_features, d) - in_features
-    weight = torch.nn.functional.pad(source.weight, (0, padding))
+    weight = source.weight
     if padding:
+        weight = torch.nn.functional.pad(weight, (0, padding))
         notes.append(f"{padding} of {in_features + padding} channels are padding")
     dead = source.curvature.dead_channels
     if dead:
