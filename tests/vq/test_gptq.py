@@ -2,11 +2,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.vq.coded_examples import second_moment
 
 from crvq.vq.curvature import Curvature
 from crvq.vq.gptq import quantize_columns
 from crvq.vq.uniform_grid import GridColumns, fit_grid
+from tests.vq.coded_examples import second_moment
 
 
 def plain_gptq(weight, h, bits, group_size, damping=0.01):

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from tests.vq.coded_examples import second_moment
 
 from crvq.vq import tiles
 from crvq.vq.output_loss import output_loss
+from tests.vq.coded_examples import second_moment
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 3, 100])

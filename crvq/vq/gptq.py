@@ -1,0 +1,101 @@
+"""Columns quantized in turn, each one's error answered by the columns still to come.
+
+(GPTQ, arXiv 2210.17323, section 3 and algorithm 1; d columns at a time in GPTVQ, arXiv 2402.15319,
+algorithm 1.) What a column is rounded to is a `ColumnQuantizer`'s affair: a uniform grid, a
+codebook, signs.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+BLOCK_COLUMNS = 128
+
+
+class ColumnQuantizer(Protocol):
+    """Rounds columns; keeps the codes that it chose."""
+
+    @property
+    def width(self) -> int:
+        """d: columns rounded together."""
+        ...
+
+    @property
+    def span(self) -> int:
+        """Columns that share parameters (a grid, a codebook, masks); a multiple of ``width``."""
+        ...
+
+    def start(self, columns: slice, weight: Tensor) -> None:
+        """Fix the parameters of a span.
+
+        Args:
+            columns: the span.
+            weight: ``(out, columns)`` as it is when the span's turn comes, earlier errors answered.
+        """
+        ...
+
+    def quantize(self, columns: slice, weight: Tensor, metric: Tensor) -> Tensor:
+        """The values ``(out, columns)`` that columns of the span last started are rounded to.
+
+        Args:
+            columns: ``width`` of them, or the whole span when there is no feedback.
+            weight: ``(out, columns)`` as it is now.
+            metric: ``(columns, columns)``: an error e of a row costs ``e M eᵀ``.
+        """
+        ...
+
+
+def quantize_columns(
+    weight: Tensor,
+    quantizer: ColumnQuantizer,
+    factor: Tensor | None,
+    block_columns: int = BLOCK_COLUMNS,
+) -> Tensor:
+    """Round a weight column by column, or (no ``factor``) span by span without feedback.
+
+    Args:
+        weight: ``(out, in)``, columns in the order in which they are quantized; ``in`` is a
+            multiple of the quantizer's width.
+        quantizer: rounds columns.
+        factor: U of `Curvature.feedback_factor` for that order, or None: errors stay unanswered.
+        block_columns: columns between updates of all later ones; changes rounding, nothing else.
+
+    Returns:
+        The rounded weight, ``(out, in)``.
+    """
+    left, result = weight.clone(), torch.empty_like(weight)
+    in_features, d = weight.shape[1], quantizer.width
+    step = max(1, block_columns // d) * d
+    for first in range(0, in_features, quantizer.span):
+        span = slice(first, min(first + quantizer.span, in_features))
+        quantizer.start(span, left[:, span])
+        if factor is None:
+            flat = torch.eye(span.stop - span.start, dtype=weight.dtype, device=weight.device)
+            result[:, span] = quantizer.quantize(span, left[:, span], flat)
+            continue
+        for low in range(span.start, span.stop, step):
+            _quantize_block(left, result, quantizer, factor, slice(low, min(low + step, span.stop)))
+    return result
+
+
+def _quantize_block(
+    left: Tensor, result: Tensor, quantizer: ColumnQuantizer, factor: Tensor, block: slice
+) -> None:
+    """Round one block's columns; at its end, all columns after it answer its errors at once."""
+    d = quantizer.width
+    errors = torch.zeros_like(left[:, block])
+    for low in range(block.start, block.stop, d):
+        columns = slice(low, low + d)
+        own = factor[columns, columns]
+        identity = torch.eye(d, dtype=own.dtype, device=own.device)
+        inverse = torch.linalg.solve_triangular(own, identity, upper=True)
+        value = quantizer.quantize(columns, left[:, columns], inverse @ inverse.T)
+        result[:, columns] = value
+        error = (left[:, columns] - value) @ inverse
+        errors[:, low - block.start : low - block.start + d] = error
+        rest = slice(columns.stop, block.stop)
+        left[:, rest] -= error @ factor[columns, rest]
+    left[:, block.stop :] -= errors @ factor[block, block.stop :]
