@@ -9,7 +9,7 @@ from torch import Tensor
 
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearInput
-from crvq.vq.channel_order import channel_order, critical_groups
+from crvq.vq.channel_order import ReorderPolicy, channel_order, critical_groups
 from crvq.vq.coded_linear import CodedLinear, coded_linear
 from crvq.vq.curvature import Curvature
 from crvq.vq.importance import channel_importance, row_scales
@@ -44,6 +44,13 @@ def asked_critical_groups(in_features: int, params: CrvqParams) -> int:
     return critical_groups(
         in_features, params.group_size, params.critical_ratio, params.critical_rounding
     )
+
+
+def stored_positions(policy: ReorderPolicy, positions: int, critical: int) -> int:
+    """Leading positions of π that must be stored, of so many and with so many critical ones."""
+    return {"none": 0, "critical_first": critical, "sorted": positions, "stratified": positions}[
+        policy
+    ]
 
 
 def lay_out(
@@ -81,12 +88,7 @@ def lay_out(
     # Extended codebooks may cover nothing here and something in a linear that shares them.
     coverage = [weight.shape[1] // d] + [groups] * params.extended_codebooks
     linear = coded_linear(weight, curvature, order, coverage, row_scales(weight))
-    stored = {
-        "none": 0,
-        "critical_first": groups * d,
-        "sorted": len(order),
-        "stratified": len(order),
-    }[params.reorder]
+    stored = stored_positions(params.reorder, len(order), groups * d)
     return CodedLayout(source, linear, order, stored, groups, notes)
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from crvq.config.strict import StrictModel
 from crvq.errors import QuantizationError
 from crvq.methods.additive_weights import additive_weight, small_codebook_notes
+from crvq.methods.budget import fit_layout
 from crvq.methods.coded_layout import CodedLayout, asked_critical_groups, lay_out, pad_curvature
+from crvq.methods.crvq_budget import crvq_bits, crvq_layouts
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
 from crvq.methods.registry import register_method
@@ -111,6 +113,15 @@ class CrvqMethod:
             share = linear.weight.numel() / self._kind_weights[linear.kind]
             return self._result(layouts[0], fitted, seconds, linear.kind, share)
         return self._result(layouts[0], fitted, seconds, None, 1.0)
+
+    def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> CrvqParams:
+        """Vector length and index bits for a budget; see `crvq.methods.crvq_budget`."""
+        return fit_layout(
+            bits,
+            shapes,
+            crvq_layouts(self.params),
+            lambda params, shape: crvq_bits(params, shape, shapes),
+        )
 
     def effective(self, shapes: Sequence[LinearShape]) -> dict[str, Any]:
         """Critical channels by kind of linear, and the part of all weights that they hold."""

@@ -6,13 +6,12 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from crvq.config.strict import StrictModel
+from crvq.methods.additive_params import AdditiveParams
 from crvq.vq.channel_order import ReorderPolicy, RoundingPolicy
-from crvq.vq.codebook_storage import CodebookDtype
 from crvq.vq.importance import importance_names
 
 
-class CrvqParams(StrictModel):
+class CrvqParams(AdditiveParams):
     """The ``crvq`` group of the configuration (arXiv 2412.09282, section 3)."""
 
     group_size: int = Field(4, ge=1, le=64, description="d: weights that one code stands for")
@@ -33,19 +32,6 @@ class CrvqParams(StrictModel):
         "linear",
         description="who shares codebooks: nobody (the paper), a block's linears, or all linears "
         "of a kind",
-    )
-    codebook_dtype: CodebookDtype = Field("float16", description="how codebooks are stored")
-    search: Literal["descent", "feedback_start", "feedback"] = Field(
-        "feedback_start", description="error-feedback code search never, first, or every round"
-    )
-    beam: int = Field(1, ge=1, le=64, description="partial codes kept by the feedback search")
-    max_rounds: int = Field(8, ge=0, description="rounds of the alternation at most")
-    relative_gain: float = Field(0.01, ge=0, lt=1, description="stop below this gain a round")
-    codebook_steps: int = Field(4, ge=1, description="conjugate-gradient steps a round")
-    kmeans_iterations: int = Field(8, ge=0)
-    kmeans_sample: int = Field(32768, ge=1, description="sub-vectors that k-means looks at")
-    damping: float = Field(
-        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
     )
     survey_blocks: int = Field(
         4, ge=1, description="codebook_scope=model: blocks that codebooks are fitted on"

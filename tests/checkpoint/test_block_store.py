@@ -106,7 +106,7 @@ def test_whole_blocks_end_at_a_damaged_file(tmp_path, damage):
         file.write_bytes(content[: len(content) // 2] if damage == "cut" else content)
     assert store.whole_blocks() == 1
     store.load_block(0)
-    with pytest.raises(CheckpointError, match="block 1 .* missing or damaged"):
+    with pytest.raises(CheckpointError, match=r"block 1 .* missing or damaged"):
         store.load_block(1)
 
 

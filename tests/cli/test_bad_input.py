@@ -10,18 +10,33 @@ from crvq.pipeline.run import run_folder
 from crvq.tracking.record_schema import read_record
 
 REFUSED = {
-    "unknown option of a group": (["method=crqv"], ["method=crqv", "did you mean crvq?", "full_precision"]),
-    "misspelt key": (["crvq.critical_ration=0.1"], ["crvq.critical_ration=0.1", "did you mean crvq.critical_ratio"]),
+    "unknown option of a group": (
+        ["method=crqv"],
+        ["method=crqv", "did you mean crvq?", "full_precision"],
+    ),
+    "misspelt key": (
+        ["crvq.critical_ration=0.1"],
+        ["crvq.critical_ration=0.1", "did you mean crvq.critical_ratio"],
+    ),
     "misspelt top-level key": (["sed=3"], ["sed=3", "did you mean seed"]),
     "appended key": (["+crvq.beams=3"], ["crvq.beams", "did you mean beam"]),
     "ratio above one": (["crvq.critical_ratio=1.5"], ["crvq.critical_ratio=1.5", "at most 1"]),
     "negative ratio": (["crvq.critical_ratio=-0.1"], ["crvq.critical_ratio=-0.1", "at least 0"]),
-    "ratio that is no number": (["crvq.critical_ratio=much"], ["crvq.critical_ratio=much", "number"]),
+    "ratio that is no number": (
+        ["crvq.critical_ratio=much"],
+        ["crvq.critical_ratio=much", "number"],
+    ),
     "no bits": (["crvq.codebook_bits=0"], ["crvq.codebook_bits=0", "at least 1"]),
     "too many bits": (["crvq.codebook_bits=17"], ["crvq.codebook_bits=17", "at most 16"]),
     "no group": (["crvq.group_size=0"], ["crvq.group_size=0", "at least 1"]),
-    "unknown importance": (["crvq.importance=luck"], ["crvq.importance=luck", "error_activation", "random"]),
-    "critical channels without order": (["crvq.reorder=none"], ["reorder=none", "critical_ratio=0"]),
+    "unknown importance": (
+        ["crvq.importance=luck"],
+        ["crvq.importance=luck", "error_activation", "random"],
+    ),
+    "critical channels without order": (
+        ["crvq.reorder=none"],
+        ["reorder=none", "critical_ratio=0"],
+    ),
     "key of another method": (
         ["method=full_precision", "crvq.critical_ratio=0.1"],
         ["crvq.critical_ratio", "method=full_precision"],
@@ -36,15 +51,20 @@ REFUSED = {
     "missing value": (["model=folder"], ["model.path is not set", "set model.path="]),
     "text without a path": (["eval=file"], ["eval.perplexity.file.path is not set"]),
     "calibration without a repository": (
-        ["calibration.source=hub"], ["calibration.repo is not set"]
+        ["calibration.source=hub"],
+        ["calibration.repo is not set"],
     ),
     "experiment out of the way": (["experiment=../x"], ["experiment=../x"]),
     "budget that no method heeds": (["budget.bits=2"], ["budget.bits=2"]),
     "comparison with a key that is not there": (
-        ["compare_with={lambda: 1}"], ["+compare_with.KEY=VALUE"]
+        ["compare_with={lambda: 1}"],
+        ["+compare_with.KEY=VALUE"],
     ),
-    "comparison with an unknown parameter": (["+compare_with.beams=1"], ["compare_with.beams", "did you mean beam?"]),
-}  # fmt: skip
+    "comparison with an unknown parameter": (
+        ["+compare_with.beams=1"],
+        ["compare_with.beams", "did you mean beam?"],
+    ),
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

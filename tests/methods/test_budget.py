@@ -15,8 +15,21 @@ SHAPES = [
     LinearShape("mlp.down", 576, 1536),
 ] * 3
 
-REACHABLE = [("rtn", 2), ("rtn", 3), ("gptq", 2.0), ("gptq", 4)]
-OUT_OF_REACH = [("rtn", 0.5), ("gptq", 0.5), ("gptq", 16)]
+REACHABLE = [
+    ("rtn", 2),
+    ("rtn", 3),
+    ("gptq", 2.0),
+    ("gptq", 4),
+    ("aqlm", 0.5),
+    ("aqlm", 1),
+    ("aqlm", 1.5),
+    ("aqlm", 3),
+    ("gptvq", 0.5),
+    ("gptvq", 1),
+    ("gptvq", 2),
+    ("gptvq", 4),
+]
+OUT_OF_REACH = [("rtn", 0.5), ("gptq", 0.5), ("gptq", 16), ("aqlm", 0.1), ("gptvq", 12)]
 
 
 @pytest.mark.parametrize(("name", "bits"), REACHABLE)

@@ -64,9 +64,9 @@ def test_a_block_where_extended_codebooks_cover_only_some_linears():
     """floor gives λ·40/4 = 1 group here and λ·32/4 = 0 there."""
     linears = block(0)
     results = list(
-        crvq(codebook_scope="block", critical_ratio=0.11, critical_rounding="floor").quantize_block(
-            0, linears
-        )
+        crvq(
+            codebook_scope="block", critical_ratio=0.11, critical_rounding="floor", extended_bits=2
+        ).quantize_block(0, linears)
     )
     assert [result.critical_channels for result in results] == [0, 4]
     assert [r.weight.code.coverage() for r in results] == [[8, 0, 0, 0], [10, 1, 1, 1]]
@@ -111,7 +111,7 @@ def test_a_resumed_method_goes_on_with_the_stored_codebooks(dtype):
 
 
 def test_a_kind_that_no_surveyed_block_has_brings_its_own_codebooks():
-    method, blocks = surveyed()
+    method, _ = surveyed()
     stranger = random_linear(kind="mlp.only_here", seed=77)
     (result,) = method.quantize_block(1, [stranger])
     stored = sum(t.numel() * t.element_size() for t in result.weight.pack().values())

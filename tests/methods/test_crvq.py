@@ -113,7 +113,7 @@ def test_in_features_that_do_not_divide_are_padded_and_counted(in_features, d):
 def test_fewer_vectors_than_centroids():
     linear = random_linear(out_features=2, in_features=8)
     result = quantize(linear, codebook_bits=8, critical_ratio=0.5)
-    assert [len(parts["entries"]) for parts in result.weight.codebooks][0] == 4
+    assert len(result.weight.codebooks[0]["entries"]) == 4
     assert any("codebook 0 has 4 entries instead of 256" in note for note in result.notes)
     assert result.relative_loss < 1e-4
     assert torch.equal(stored(result.weight).dequantize(), result.weight.dequantize())

@@ -4,7 +4,7 @@ import torch
 from crvq.methods.gptq import GptqParams
 from crvq.vq.curvature import Curvature
 from tests.methods.linear_examples import random_linear, relative_loss, second_moment
-from tests.methods.method_checks import check_result, planned_bits, quantize
+from tests.methods.method_checks import check_result, make, planned_bits, quantize
 
 
 @pytest.mark.parametrize("act_order", [False, True])
@@ -62,8 +62,6 @@ def test_dead_channels_and_zero_rows():
 def test_shared_or_copied_curvature_and_company_change_nothing():
     shared = Curvature(second_moment(32))
     one, other = (random_linear(seed=s, curvature=shared) for s in (1, 2))
-    from tests.methods.method_checks import make
-
     _, beside = make("gptq").quantize_block(0, [one, other])
     (alone,) = make("gptq").quantize_block(3, [other])
     assert torch.equal(beside.weight.codes, alone.weight.codes)

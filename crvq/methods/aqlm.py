@@ -1,0 +1,93 @@
+"""AQLM: additive quantization, every codebook for every group (arXiv 2401.06118)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from crvq.config.strict import StrictModel
+from crvq.methods.additive_params import AdditiveParams
+from crvq.methods.additive_weights import additive_bits, additive_weight, small_codebook_notes
+from crvq.methods.coded_layout import padded_features
+from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
+from crvq.methods.method import LinearInput, LinearShape
+from crvq.methods.registry import register_method
+from crvq.vq.alternate import alternate
+from crvq.vq.coded_linear import coded_linear
+from crvq.vq.importance import row_scales
+from crvq.vq.initial_codebooks import initial_codebooks
+from crvq.weights.bits import BitCount
+
+# What a budget may choose from, besides what is asked for.
+_GROUP_SIZES = (4, 8, 16)
+_CODEBOOKS = (1, 2, 3, 4)
+_LEAST_BITS = 2
+_MOST_BITS = 8
+
+
+class AqlmParams(AdditiveParams):
+    """The ``aqlm`` group of the configuration (arXiv 2401.06118, section 3)."""
+
+    codebooks: int = Field(1, ge=1, le=16, description="m: codebooks, each for every group")
+
+
+@register_method("aqlm")
+class AqlmMethod(LinearByLinear[AqlmParams]):
+    """Sums of one entry of each of m codebooks, channels in their natural order.
+
+    The layer stage of AQLM (arXiv 2401.06118, section 3.1-3.2): residual k-means, then codebooks
+    and codes in turn. Codebooks have a closed-form solver here where the authors take Adam steps;
+    codes are found with error feedback first, then by coordinate descent.
+
+    Budget rule: of d = 4, 8, 16 (or as asked), 1 to 4 codebooks, 2 to 8 bits an index (or as
+    asked), the layout with most code bits a weight; among equals the longest vectors, and then
+    the fewest codebooks.
+    """
+
+    Params: ClassVar[type[StrictModel]] = AqlmParams
+
+    def quantize_linear(self, linear: LinearInput) -> Rounded:
+        """Fit codebooks, codes and scales."""
+        params, d = self.params, self.params.group_size
+        curvature = damped_curvature(linear, params.damping, d)
+        positions = len(curvature.matrix)
+        padding = positions - linear.weight.shape[1]
+        weight = torch.nn.functional.pad(linear.weight, (0, padding))
+        order = torch.arange(positions, device=weight.device)
+        coverage = [positions // d] * params.codebooks
+        coded = coded_linear(weight, curvature, order, coverage, row_scales(weight))
+        entries = [2**params.codebook_bits] * params.codebooks
+        generator = torch.Generator().manual_seed(linear.seed)
+        start = initial_codebooks(
+            [coded], entries, params.kmeans_iterations, params.kmeans_sample, generator
+        )
+        fitted = alternate([coded], start, params.alternation())
+        notes = small_codebook_notes(fitted.codebooks, entries) + damping_notes(curvature)
+        if padding:
+            notes.append(f"{padding} of {positions} channels are padding")
+        stored = additive_weight(linear, coded, fitted.codebooks, params.codebook_dtype, 0)
+        return Rounded(stored, fitted.rounds, notes)
+
+    def layouts(self) -> Iterable[AqlmParams]:
+        """Most code bits a weight first, then longest vectors, then fewest codebooks."""
+        asked = self.params
+        most_bits = max(_MOST_BITS, asked.codebook_bits)
+        choices = [
+            (d, m, bits)
+            for d in {*_GROUP_SIZES, asked.group_size}
+            for m in {*_CODEBOOKS, asked.codebooks}
+            for bits in range(_LEAST_BITS, most_bits + 1)
+        ]
+        choices.sort(key=lambda choice: (-choice[1] * choice[2] / choice[0], -choice[0], choice[1]))
+        for d, m, bits in choices:
+            yield asked.model_copy(update={"group_size": d, "codebooks": m, "codebook_bits": bits})
+
+    def count(self, params: AqlmParams, shape: LinearShape) -> BitCount:
+        """Exact."""
+        groups = padded_features(shape.in_features, params.group_size) // params.group_size
+        entries = [2**params.codebook_bits] * params.codebooks
+        coverage = [groups] * params.codebooks
+        return additive_bits(shape, params.group_size, entries, coverage, params.codebook_dtype)

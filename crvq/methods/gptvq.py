@@ -1,0 +1,175 @@
+"""GPTVQ: vector quantization column by column with error feedback (arXiv 2402.15319)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from crvq.config.strict import StrictModel
+from crvq.methods.coded_layout import padded_features
+from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
+from crvq.methods.method import LinearInput, LinearShape
+from crvq.methods.registry import register_method
+from crvq.vq.gptq import quantize_columns
+from crvq.vq.grouped_codebooks import PatchLayout, load_patches, solve_patches, store_patches
+from crvq.vq.output_loss import output_loss
+from crvq.vq.patch_columns import PatchColumns
+from crvq.weights.bits import BitCount
+from crvq.weights.patch_vq import PatchWeight, scale_blocks
+
+# What a budget may spend on codebooks, in bits a weight of a large layer.
+_OVERHEADS = (0.25, 0.125, 0.0625, 0.03125)
+
+
+class GptvqParams(StrictModel):
+    """The ``gptvq`` group of the configuration (arXiv 2402.15319, section 3)."""
+
+    vector_size: Literal[1, 2, 4, 8] = Field(2, description="d: weights that one code stands for")
+    codebook_bits: int = Field(4, ge=1, le=12, description="index bits of each codebook")
+    columns: int = Field(256, ge=8, multiple_of=8, description="columns that share a codebook")
+    weights_per_codebook: int = Field(
+        2048, ge=8, description="columns times rows that share a codebook"
+    )
+    scale_block: int | None = Field(
+        None, ge=8, multiple_of=8, description="weights that share a scale of 4 bits; null: none"
+    )
+    em_iterations: int = Field(50, ge=0, description="of k-means for each codebook")
+    update_steps: int = Field(
+        25, ge=0, description="of the codebook update after all columns are coded"
+    )
+    damping: float = Field(
+        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
+    )
+
+    @model_validator(mode="after")
+    def _vectors_outnumber_entries(self) -> Self:
+        least = self.vector_size * 2**self.codebook_bits
+        if self.weights_per_codebook < least:
+            raise ValueError(
+                f"weights_per_codebook={self.weights_per_codebook} is fewer than the "
+                f"{2**self.codebook_bits} entries of {self.vector_size} weights of a codebook; "
+                f"set it to {least} at least, or codebook_bits lower"
+            )
+        return self
+
+
+@register_method("gptvq")
+class GptvqMethod(LinearByLinear[GptvqParams]):
+    """GPTVQ (arXiv 2402.15319, algorithm 1).
+
+    Strips of columns are quantized in turn, d columns at a time, later columns answering the
+    errors of earlier ones. A codebook serves some rows of a strip: weighted EM from seeds spread
+    by Mahalanobis distance, entries in 8 bits with a float16 step. At the end codebooks are
+    updated for fixed codes (by conjugate gradient, where the authors take gradient steps) and
+    kept if the loss of the rounded ones is lower. Rows of a patch are evened out, so that patches
+    of one linear are nearly equal.
+
+    Budget rule: of d = 1, 2, 4, 8 and 1 to 8 bits an index, the layout with most code bits a
+    weight; among equals the longest vectors, then the smallest patches.
+    """
+
+    Params: ClassVar[type[StrictModel]] = GptvqParams
+
+    def quantize_linear(self, linear: LinearInput) -> Rounded:
+        """Codebooks and codes strip by strip, then the codebook update."""
+        params, d = self.params, self.params.vector_size
+        out_features, in_features = linear.weight.shape
+        curvature = damped_curvature(linear, params.damping, d)
+        positions = len(curvature.matrix)
+        weight = torch.nn.functional.pad(linear.weight, (0, positions - in_features))
+        layout = patch_layout(params, out_features, in_features)
+        factor = curvature.feedback_factor(torch.arange(positions, device=weight.device))
+        columns = PatchColumns(
+            layout,
+            cost=factor.diagonal().square().reciprocal(),
+            entries=2**params.codebook_bits,
+            iterations=params.em_iterations,
+            scale_block=params.scale_block,
+        )
+        quantize_columns(weight, columns, factor)
+        stored = PatchWeight(
+            in_features=in_features,
+            layout=layout,
+            codes=columns.codes,
+            entries=torch.empty(0),
+            steps=torch.empty(0),
+            scale_block=params.scale_block,
+        )
+        if params.scale_block is not None:
+            stored.scale_codes = torch.cat(columns.scale_codes, 1)
+            stored.scale_spans = torch.stack(columns.scale_spans)
+        stored.entries, stored.steps = store_patches(columns.codebooks)
+        self._update_codebooks(weight, curvature.matrix, columns, stored)
+        notes = damping_notes(curvature)
+        if positions > in_features:
+            notes.append(f"{positions - in_features} of {positions} channels are padding")
+        return Rounded(stored, notes=notes)
+
+    def _update_codebooks(
+        self,
+        weight: torch.Tensor,
+        second_moment: torch.Tensor,
+        columns: PatchColumns,
+        stored: PatchWeight,
+    ) -> None:
+        """Better codebooks for the codes, if they still are better when rounded to 8 bits."""
+        index = stored.layout.codebook_index(weight.device)
+        before = load_patches(stored.entries, stored.steps)
+        updated = solve_patches(
+            weight, second_moment, before, columns.codes, index, columns.scales,
+            self.params.update_steps,
+        )  # fmt: skip
+        kept, in_features = (stored.entries, stored.steps), stored.in_features
+        matrix = second_moment[:in_features, :in_features]
+        source = weight[:, :in_features]
+        loss = output_loss(source - stored.dequantize(), matrix)
+        stored.entries, stored.steps = store_patches(updated)
+        if output_loss(source - stored.dequantize(), matrix) >= loss:
+            stored.entries, stored.steps = kept
+
+    def layouts(self) -> Iterable[GptvqParams]:
+        """Most code bits a weight first, then longest vectors, then smallest patches."""
+        choices = [(d, bits) for d in (1, 2, 4, 8) for bits in range(1, 9)]
+        choices.sort(key=lambda choice: (-choice[1] / choice[0], -choice[0]))
+        for d, bits in choices:
+            for overhead in _OVERHEADS:
+                weights = max(8, round(2**bits * d * 8 / overhead))
+                yield self.params.model_copy(
+                    update={
+                        "vector_size": d,
+                        "codebook_bits": bits,
+                        "weights_per_codebook": weights,
+                    }
+                )
+
+    def count(self, params: GptvqParams, shape: LinearShape) -> BitCount:
+        """Exact."""
+        layout = patch_layout(params, shape.out_features, shape.in_features)
+        number, d = layout.strips * layout.bands, layout.width
+        rows = shape.out_features
+        # Tensors without storage: the weight itself says what it would weigh.
+        hollow = PatchWeight(
+            in_features=shape.in_features,
+            layout=layout,
+            codes=torch.empty(rows, layout.in_features // d, device="meta"),
+            entries=torch.empty(number, 2**params.codebook_bits, d, device="meta"),
+            steps=torch.empty(number, device="meta"),
+            scale_block=params.scale_block,
+        )
+        if params.scale_block is not None:
+            blocks = scale_blocks(layout, params.scale_block)
+            hollow.scale_codes = torch.empty(rows, blocks, device="meta")
+            hollow.scale_spans = torch.empty(layout.strips, 2, device="meta")
+        return hollow.bits()
+
+
+def patch_layout(params: GptvqParams, out_features: int, in_features: int) -> PatchLayout:
+    """Patches of a linear: as many bands as ``weights_per_codebook`` asks, evened out."""
+    padded = padded_features(in_features, params.vector_size)
+    columns = min(params.columns, padded)
+    bands = max(1, round(out_features * columns / params.weights_per_codebook))
+    rows = -(-out_features // min(bands, out_features))
+    return PatchLayout(out_features, padded, params.vector_size, columns, rows)

@@ -1,0 +1,136 @@
+"""What methods share that quantize each linear by itself and fit nothing beforehand."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from crvq.config.strict import StrictModel
+from crvq.errors import QuantizationError
+from crvq.methods.budget import fit_layout
+from crvq.methods.coded_layout import pad_curvature
+from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
+from crvq.methods.side_by_side import side_by_side
+from crvq.vq.curvature import Curvature
+from crvq.vq.output_loss import output_loss
+from crvq.weights.bits import BitCount
+from crvq.weights.quantized import QuantizedWeight
+
+P = TypeVar("P", bound=StrictModel)
+
+
+@dataclass
+class Rounded:
+    """A quantized weight and how it came about."""
+
+    weight: QuantizedWeight
+    rounds: int = 1
+    notes: list[str] = field(default_factory=list)
+
+
+class LinearByLinear(ABC, Generic[P]):
+    """A method without anything that linears share. Subclasses set ``Params``.
+
+    The loss that is told is that of the dequantized weight under the curvature as given.
+    """
+
+    Params: ClassVar[type[StrictModel]]
+    quantizes: ClassVar[bool] = True
+
+    def __init__(self, params: P, seed: int) -> None:
+        self.params = params
+        self.seed = seed
+
+    @abstractmethod
+    def quantize_linear(self, linear: LinearInput) -> Rounded:
+        """Quantize one linear; called from several threads at once."""
+
+    @abstractmethod
+    def layouts(self) -> Iterable[P]:
+        """Parameters that a budget may choose from, the best first."""
+
+    @abstractmethod
+    def count(self, params: P, shape: LinearShape) -> BitCount:
+        """The bits of a linear of some shape; an upper limit where they depend on its values."""
+
+    def survey_blocks(self, count: int) -> Sequence[int]:
+        """None."""
+        return []
+
+    def survey(self, blocks: Sequence[Sequence[LinearInput]], kinds: dict[str, int]) -> None:
+        """Nothing to find."""
+
+    def shared_tensors(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+    def restore_shared(self, tensors: dict[str, Tensor]) -> None:
+        """Nothing to take back."""
+
+    def quantize_block(
+        self, block: int, linears: Sequence[LinearInput]
+    ) -> Iterator[QuantizedLinear]:
+        """Quantize a block's linears, as many at a time as there are CPU threads."""
+        if not linears:
+            return
+        sizes = [linear.weight.numel() * linear.weight.shape[1] for linear in linears]
+        yield from side_by_side(self._timed, linears, sizes, linears[0].weight.device.type)
+
+    def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> P:
+        """The first of `layouts` that comes to ``bits``; see `crvq.methods.budget`."""
+        return fit_layout(bits, shapes, self.layouts(), self.count)
+
+    def effective(self, shapes: Sequence[LinearShape]) -> dict[str, Any]:
+        """All is as asked."""
+        return {}
+
+    def _timed(self, linear: LinearInput) -> QuantizedLinear:
+        start = time.perf_counter()
+        try:
+            rounded = self.quantize_linear(linear)
+        except ValueError as error:
+            raise QuantizationError(f"{linear.name}: {error}") from error
+        matrix = linear.curvature.matrix
+        loss = output_loss(linear.weight - rounded.weight.dequantize(), matrix)
+        energy = output_loss(linear.weight, matrix)
+        notes = list(rounded.notes)
+        if linear.curvature.dead_channels:
+            notes.append(
+                f"{linear.curvature.dead_channels} dead channels (never active on the "
+                "calibration text)"
+            )
+        return QuantizedLinear(
+            source=linear,
+            weight=rounded.weight,
+            loss=loss / len(linear.weight),
+            relative_loss=loss / energy if energy > 0 else 0.0,
+            rounds=rounded.rounds,
+            seconds=time.perf_counter() - start,
+            notes=notes,
+        )
+
+
+def damped_curvature(linear: LinearInput, damping: float, multiple: int = 1) -> Curvature:
+    """The curvature of a linear's input, padded with dead channels to a multiple of channels.
+
+    Args:
+        linear: the linear.
+        damping: of H's inverse, relative to the mean of H's diagonal.
+        multiple: d; 1 pads nothing.
+    """
+    return pad_curvature(linear.curvature, multiple, damping)
+
+
+def damping_notes(curvature: Curvature) -> list[str]:
+    """Says so if the damping asked for was not enough."""
+    if curvature.damping_used <= curvature.damping:
+        return []
+    return [
+        f"damping grew from {curvature.damping:g} to {curvature.damping_used:g} before H was "
+        "positive definite"
+    ]
