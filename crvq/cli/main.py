@@ -8,10 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from crvq.cli.arguments import tidy_arguments
 from crvq.cli.preflight import check_command
 from crvq.errors import CrvqError
-
-_MULTIRUN_FLAGS = ("-m", "--multirun")
 
 
 def show_error(error: CrvqError) -> None:
@@ -26,8 +25,7 @@ def run_program(program: Callable[[], object], conf: Path, config_name: str) -> 
 
     Exits with 2 when the command was refused before any work, with 1 when a job failed.
     """
-    # Hydra's parser takes overrides in one row only, not on both sides of a flag.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in _MULTIRUN_FLAGS)
+    sys.argv[1:] = tidy_arguments(sys.argv[1:])
     try:
         check_command(sys.argv[1:], conf, config_name)
     except CrvqError as error:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from crvq.config import ModelConfig, RunConfig, TextConfig
 from crvq.errors import ConfigError
 from crvq.methods import method_names, method_params
+from crvq.methods.registry import fits_budget
 
 COMPARE_KEY = "compare_with"
 
@@ -38,10 +39,11 @@ def typed_config(config: DictConfig) -> RunConfig:
     except ValidationError as error:
         raise ConfigError(_explain(error, RunConfig, ())) from error
     _check_sources(typed)
-    if typed.budget.bits is not None:
+    if typed.budget.bits is not None and not fits_budget(method):
+        able = ", ".join(name for name in method_names() if fits_budget(name))
         raise ConfigError(
-            f"budget.bits={typed.budget.bits:g}: method {method} has no rule for a budget yet; "
-            "set budget=layout and its own parameters"
+            f"budget.bits={typed.budget.bits:g}: method {method} has no rule for a budget; set "
+            f"budget=layout and its own parameters, or choose one of {able}"
         )
     return typed
 

@@ -49,6 +49,15 @@ def method_params(name: str) -> type[StrictModel]:
     return _find(name).Params
 
 
+def fits_budget(name: str) -> bool:
+    """Whether a method has a rule for bit budgets (``fit_budget``).
+
+    Raises:
+        ConfigError: no such method.
+    """
+    return hasattr(_find(name), "fit_budget")
+
+
 def create_method(name: str, params: StrictModel, seed: int) -> Method:
     """A method ready to quantize.
 

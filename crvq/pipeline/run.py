@@ -16,6 +16,7 @@ from crvq.models.block_stream import BlockStream
 from crvq.models.blocks import find_blocks
 from crvq.models.load import LoadedModel, load_model
 from crvq.models.precision import resolve_activation_dtype
+from crvq.pipeline.budget import fitted_params, within_budget
 from crvq.pipeline.device import resolve_device
 from crvq.pipeline.fingerprint import fingerprint, weights_digest
 from crvq.pipeline.measure import full_precision_perplexity, measure_perplexity
@@ -154,7 +155,9 @@ def _quantize(
             f"model.skip_linears={list(config.model.skip_linears)} leaves no linear of {name} to "
             "quantize; leave some, or set method=full_precision"
         )
-    record.set_effective(**method.effective(shapes))
+    method = within_budget(config, method, shapes)
+    walk.use(method)
+    record.set_effective(**{**fitted_params(config, method), **method.effective(shapes)})
     walk.survey()
     record.add_seconds("calibrate", time.perf_counter() - begun)
     try:

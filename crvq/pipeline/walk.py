@@ -141,6 +141,10 @@ class BlockWalk:
             f"{name} stays in full precision: its block does not apply it as a linear"
         )
 
+    def use(self, method: Method) -> None:
+        """Quantize with another method from now on (one fitted to `shapes`)."""
+        self._method = method
+
     def shapes(self) -> list[LinearShape]:
         """The shapes of all linears of all blocks."""
         slots = (slot for block in self._blocks for slot in find_slots(block, self._skip))

@@ -55,7 +55,10 @@ REFUSED = {
         ["calibration.repo is not set"],
     ),
     "experiment out of the way": (["experiment=../x"], ["experiment=../x"]),
-    "budget that no method heeds": (["budget.bits=2"], ["budget.bits=2"]),
+    "budget of a method without a rule": (
+        ["method=full_precision", "budget='2'"],
+        ["budget.bits=2", "gptq"],
+    ),
     "comparison with a key that is not there": (
         ["compare_with={lambda: 1}"],
         ["+compare_with.KEY=VALUE"],

@@ -3,6 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
+from crvq.cli.arguments import tidy_arguments
 from crvq.cli.typed_config import comparison, typed_config, with_params
 from crvq.config import RunConfig
 from crvq.errors import ConfigError
@@ -27,7 +28,7 @@ NEEDS = {
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_types(option, compose_config):
-    config = compose_config(option, *NEEDS.get(option, []))
+    config = compose_config(*tidy_arguments([option]), *NEEDS.get(option, []))
     typed = typed_config(config)
     assert isinstance(typed, RunConfig)
     assert run_id(typed)

@@ -1,0 +1,37 @@
+"""Bit budgets: the method's parameters, once the shapes of the model are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from crvq.config import RunConfig
+from crvq.errors import ConfigError
+from crvq.methods import LinearShape, Method, create_method
+from crvq.methods.budget import FitsBudget
+
+
+def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShape]) -> Method:
+    """The method with the parameters that its rule finds for the budget; itself without one.
+
+    Raises:
+        ConfigError: the method has no rule, or the budget is out of its reach.
+    """
+    if config.budget.bits is None:
+        return method
+    if not isinstance(method, FitsBudget):
+        raise ConfigError(
+            f"budget.bits={config.budget.bits:g}: method {config.method} has no rule for a budget; "
+            "set budget=layout"
+        )
+    fitted = method.fit_budget(config.budget.bits, shapes)
+    return create_method(config.method, fitted, config.seed)
+
+
+def fitted_params(config: RunConfig, method: Method) -> dict[str, Any]:
+    """The parameters that a budget changed, for the record's ``effective``."""
+    used = getattr(method, "params", None)
+    if config.budget.bits is None or used is None:
+        return {}
+    asked = config.method_params.model_dump()
+    return {name: value for name, value in used.model_dump().items() if value != asked[name]}
