@@ -37,7 +37,7 @@ def _sweep_command(record: Record) -> str:
     config = record.get("config") or {}
     asked = (config.get("method_params") or {}).get("critical_ratio")
     if asked is None:
-        return "python run.py -m seed=0,1,2"
+        return "the same command with -m seed=0,1,2"
     ratios = sorted({0.0, float(asked), 2 * float(asked) or 0.02})
     listed = ",".join(f"{ratio:g}" for ratio in ratios if ratio <= 1)
-    return f"python run.py -m {record['method']}.critical_ratio={listed}"
+    return f"the same command with -m {record['method']}.critical_ratio={listed}"

@@ -4,7 +4,7 @@ from crvq.report.where_next import where_next
 def test_names_the_files_and_a_sweep(make_record):
     text = "\n".join(where_next(make_record()))
     assert "results/default/r1/record.json" in text
-    assert "python run.py -m crvq.critical_ratio=0,0.02,0.04" in text
+    assert "-m crvq.critical_ratio=0,0.02,0.04" in text
     assert "wandb sync" not in text
 
 
