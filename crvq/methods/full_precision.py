@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from crvq.config.strict import StrictModel
 from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
 from crvq.methods.registry import register_method
+from crvq.methods.without_survey import WithoutSurvey
 
 
 class FullPrecisionParams(StrictModel):
@@ -17,7 +16,7 @@ class FullPrecisionParams(StrictModel):
 
 
 @register_method("full_precision")
-class FullPrecisionMethod:
+class FullPrecisionMethod(WithoutSurvey):
     """Leaves every weight as it is; a run with it only evaluates."""
 
     Params: ClassVar[type[StrictModel]] = FullPrecisionParams
@@ -25,20 +24,6 @@ class FullPrecisionMethod:
 
     def __init__(self, params: FullPrecisionParams, seed: int) -> None:
         self.params = params
-
-    def survey_blocks(self, count: int) -> Sequence[int]:
-        """None."""
-        return []
-
-    def survey(self, blocks: Sequence[Sequence[LinearInput]], kinds: dict[str, int]) -> None:
-        """Nothing to find."""
-
-    def shared_tensors(self) -> dict[str, Tensor]:
-        """None."""
-        return {}
-
-    def restore_shared(self, tensors: dict[str, Tensor]) -> None:
-        """Nothing to take back."""
 
     def quantize_block(
         self, block: int, linears: Sequence[LinearInput]

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
-from torch import Tensor
-
 from crvq.config.strict import StrictModel
 from crvq.errors import QuantizationError
 from crvq.methods.budget import fit_layout
 from crvq.methods.coded_layout import pad_curvature
 from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
 from crvq.methods.side_by_side import side_by_side
+from crvq.methods.without_survey import WithoutSurvey
 from crvq.vq.curvature import Curvature
 from crvq.vq.output_loss import output_loss
 from crvq.weights.bits import BitCount
@@ -33,7 +32,7 @@ class Rounded:
     notes: list[str] = field(default_factory=list)
 
 
-class LinearByLinear(ABC, Generic[P]):
+class LinearByLinear(WithoutSurvey, ABC, Generic[P]):
     """A method without anything that linears share. Subclasses set ``Params``.
 
     The loss that is told is that of the dequantized weight under the curvature as given.
@@ -57,20 +56,6 @@ class LinearByLinear(ABC, Generic[P]):
     @abstractmethod
     def count(self, params: P, shape: LinearShape) -> BitCount:
         """The bits of a linear of some shape; an upper limit where they depend on its values."""
-
-    def survey_blocks(self, count: int) -> Sequence[int]:
-        """None."""
-        return []
-
-    def survey(self, blocks: Sequence[Sequence[LinearInput]], kinds: dict[str, int]) -> None:
-        """Nothing to find."""
-
-    def shared_tensors(self) -> dict[str, Tensor]:
-        """None."""
-        return {}
-
-    def restore_shared(self, tensors: dict[str, Tensor]) -> None:
-        """Nothing to take back."""
 
     def quantize_block(
         self, block: int, linears: Sequence[LinearInput]
