@@ -193,7 +193,7 @@ def test_what_is_skipped_stays_and_is_not_counted(compose_run):
 
 def test_a_budget_that_no_method_heeds_is_refused(compose_run):
     with pytest.raises(ConfigError, match=r"budget\.bits=2"):
-        compose_run("budget.bits=2")
+        compose_run("method=full_precision", "budget.bits=2")
 
 
 def test_registered_classes_are_all_typed():
