@@ -28,7 +28,7 @@ test: $(STAMP) ## the tests, linter and types that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## tests on the real SmolLM2-135M (downloads it once; minutes)
