@@ -13,7 +13,7 @@ def refused(folder):
 
 
 def test_a_whole_folder_passes(model_folder):
-    check_model_folder(model_folder)
+    assert check_model_folder(model_folder) is None  # it raises what is wrong
 
 
 def test_a_missing_folder(tmp_path):
