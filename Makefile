@@ -23,8 +23,13 @@ setup: $(STAMP) ## make the virtual environment from pinned versions
 demo: $(STAMP) ## quantize SmolLM2-135M, evaluate it, print the table
 	$(BIN)/python run.py
 
+# The GPU kernels are tested in Triton's interpreter; on Linux with CUDA, torch brings Triton itself.
+$(VENV)/.triton: $(STAMP)
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt triton
+	@touch $@
+
 .PHONY: test
-test: $(STAMP) ## the tests, linter and types that CI runs
+test: $(STAMP) $(VENV)/.triton ## the tests, linter and types that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

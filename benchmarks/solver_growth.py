@@ -51,18 +51,24 @@ FULL: list[dict[str, Any]] = [
 ]
 
 
-def synthetic(out_features: int, in_features: int) -> tuple[torch.Tensor, torch.Tensor]:
+def synthetic(
+    out_features: int, in_features: int, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A weight and a second moment of realistic scales."""
-    generator = torch.Generator().manual_seed(0)
-    weight = 0.02 * torch.randn(out_features, in_features, generator=generator)
-    heat = torch.randn(in_features, generator=generator).exp()
+    generator = torch.Generator(device).manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, device=device)
+
+    weight = 0.02 * normal(out_features, in_features)
+    heat = normal(in_features).exp()
     heat[: max(1, in_features // 200)] *= 30
     # Twice as many samples as a rank: correlated through a few common directions.
-    second_moment = torch.zeros(in_features, in_features)
-    common = torch.randn(32, in_features, generator=generator)
+    second_moment = torch.zeros(in_features, in_features, device=device)
+    common = normal(32, in_features)
     for _ in range(4):
-        x = torch.randn(in_features // 2, in_features, generator=generator)
-        x += torch.randn(in_features // 2, 32, generator=generator) @ common
+        x = normal(in_features // 2, in_features)
+        x += normal(in_features // 2, 32) @ common
         x *= heat.sqrt()
         second_moment.addmm_(x.T, x, alpha=1 / (2 * in_features))
     return weight, second_moment

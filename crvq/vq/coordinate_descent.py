@@ -8,11 +8,14 @@ large product a block, the way GPTQ batches its updates.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from crvq.vq.best_entries import best_entries
 from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.fused import fused_groups_for
 
 BLOCK_COLUMNS = 128
 
@@ -64,6 +67,23 @@ def _descend_block(
     low, high = span[0] * d, span[1] * d
     local_pull = pull[:, low:high].contiguous()
     local_h = h[low:high, low:high].contiguous()
+    fused = fused_groups_for(linear.weight.device, codebooks)
+    if fused is not None:
+        change = torch.zeros_like(local_pull)
+        for first, last in _evenly_covered(linear, span):
+            covering = [k for k, codes in enumerate(linear.code.codes) if first < codes.shape[1]]
+            change += fused.descend_groups(
+                local_pull,
+                decoded[:, low:high],
+                [linear.code.codes[k][rows, first:last] for k in covering],
+                linear.code.scales[rows],
+                local_h,
+                [codebooks[k] for k in covering],
+                (first - span[0], last - span[0]),
+                passes if len(covering) > 1 else 1,
+            )
+        pull -= change @ h[low:high]
+        return
     change = torch.zeros_like(local_pull)
     for group in range(*span):
         here = slice(group * d - low, (group + 1) * d - low)
@@ -76,6 +96,12 @@ def _descend_block(
         decoded[:, group * d : (group + 1) * d] = after
         local_pull -= change[:, here] @ local_h[here]
     pull -= change @ h[low:high]
+
+
+def _evenly_covered(linear: CodedLinear, span: tuple[int, int]) -> list[tuple[int, int]]:
+    """``span`` cut where the number of codebooks that cover a group changes."""
+    edges = {edge for edge in linear.code.coverage() if span[0] < edge < span[1]}
+    return list(pairwise(sorted({*span, *edges})))
 
 
 def _improve_group(

@@ -10,6 +10,7 @@ loss.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.best_entries import best_entries
 from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.fused import fused_groups_for
 from crvq.vq.tiles import tiles
 
 BLOCK_COLUMNS = 128
@@ -84,6 +86,13 @@ def _search_rows(
         last = min(first + step, linear.code.groups)
         low, high = first * d, last * d
         local = left[:, :, low:high].contiguous()
+        if beam == 1 and all(first >= covered for covered in linear.code.coverage()[1:]):
+            fused = fused_groups_for(left.device, codebooks[:1])
+            if fused is not None:
+                errors = _search_fused(fused, linear, codebooks[0], survivors, local[:, 0],
+                                       inverses[first:last], first)  # fmt: skip
+                left[:, 0, high:] -= errors @ factor[low:high, high:]
+                continue
         errors = torch.zeros_like(local)
         origin = torch.arange(local.shape[1], device=local.device).expand(len(local), -1)
         for group in range(first, last):
@@ -100,6 +109,27 @@ def _search_rows(
             left = _inherit(left, origin)
             left[:, :, high:] -= errors @ factor[low:high, high:]
     return survivors
+
+
+def _search_fused(
+    fused: ModuleType,
+    linear: CodedLinear,
+    codebook: Tensor,
+    survivors: _Beam,
+    local: Tensor,
+    inverses: Tensor,
+    first: int,
+) -> Tensor:
+    """A block of groups under one codebook and a beam of one; its errors ``(rows, columns)``."""
+    d = linear.group_size
+    low, high = first * d, first * d + local.shape[1]
+    codes = local.new_empty((len(local), len(inverses)), dtype=torch.int64)
+    own = linear.feedback_factor[low:high, low:high].contiguous()
+    errors = fused.feed_back_groups(local.contiguous(), codes, inverses, own, codebook)
+    # One survivor extends itself: parents are zeros, and costs are never compared.
+    survivors.parents.extend([torch.zeros_like(codes[:, :1])] * len(inverses))
+    survivors.choices.extend([codes[:, group : group + 1]] for group in range(len(inverses)))
+    return errors
 
 
 def _extend(

@@ -9,7 +9,7 @@ import torch
 # Elements of the largest temporary matrix: 4 MiB of float32 on a CPU, where larger tiles only
 # miss the cache; a GPU wants enough rows to fill it.
 _CPU_ELEMENTS = 1 << 20
-_GPU_ELEMENTS = 1 << 27
+_GPU_ELEMENTS = 1 << 23
 
 
 def tile_elements(device: torch.device) -> int:
