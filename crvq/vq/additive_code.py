@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional
-
-from crvq.vq.tiles import tiles
 
 
 @dataclass
@@ -44,14 +41,3 @@ class AdditiveCode:
     def dequantize(self, codebooks: list[Tensor], rows: slice = slice(None)) -> Tensor:
         """Scaled weights in coded column order: ``(rows, groups * d)``."""
         return self.decode(codebooks, rows) * self.scales[rows, None]
-
-
-def code_loss(
-    weight: Tensor, second_moment: Tensor, code: AdditiveCode, codebooks: list[Tensor]
-) -> Tensor:
-    """Each row's ``(w - ŵ) H (w - ŵ)ᵀ``, ``(out,)``; rows are taken in tiles."""
-    loss = torch.empty_like(code.scales)
-    for rows in tiles(weight.shape[0], weight.shape[1], weight.device):
-        error = weight[rows] - code.dequantize(codebooks, rows)
-        loss[rows] = ((error @ second_moment) * error).sum(1)
-    return loss

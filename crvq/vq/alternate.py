@@ -64,10 +64,10 @@ def alternate(
         settings: see `AlternationSettings`.
         on_round: told each round's number and relative loss.
     """
-    # First of all, as it needs H's inverse factor, which is freed before H is permuted.
+    # First of all, as it needs the factor of H's inverse, which is as large as H.
     for linear in linears:
         if settings.search != "descent":
-            linear.code = search_codes(linear, codebooks, settings.beam)
+            search_codes(linear, codebooks, settings.beam, into=linear.code)
         else:
             descend_codes(linear, codebooks)
         if settings.search != "feedback":

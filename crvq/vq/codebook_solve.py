@@ -77,11 +77,12 @@ def _pull(linears: list[CodedLinear], codebooks: list[Tensor], against_weight: b
     total = torch.zeros_like(torch.cat(codebooks), dtype=torch.float64)
     for linear in linears:
         for rows in linear.row_tiles():
-            decoded = linear.code.dequantize(codebooks, rows)
+            scales = linear.code.scales[rows, None]
+            decoded = linear.decode(codebooks, rows).mul_(scales)
             if against_weight:
                 decoded = linear.weight[rows] - decoded
-            scales = linear.code.scales[rows, None] * linear.importance
-            pulled = (decoded @ linear.second_moment).mul_(scales)
+            pulled = (decoded @ linear.curvature.matrix)[:, linear.order]
+            pulled.mul_(scales * linear.importance)
             _add_by_entry(total, pulled, linear, rows, [len(c) for c in codebooks])
     return total.float()
 

@@ -1,4 +1,8 @@
-"""One linear on its way to codes: weights and curvature in coded column order."""
+"""One linear on its way to codes.
+
+Codes follow the coded order of channels; W and H stay as they are, in natural order, and are not
+copied: what goes through a product is reordered instead, a tile of rows at a time.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +13,37 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from crvq.vq.additive_code import AdditiveCode, code_loss
+from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.curvature import Curvature
 from crvq.vq.tiles import tiles
-from crvq.vq.triangular import permuted
 
 
 @dataclass
 class CodedLinear:
-    """A weight whose columns lie in coded order, its curvature, and its current code."""
+    """A weight, the curvature of its input, the order of its channels, and its current code."""
 
     weight: Tensor
-    """``(out, groups * d)``, float32, columns permuted by π."""
+    """``(out, groups * d)``, float32, natural order; not to be changed."""
     curvature: Curvature = field(repr=False)
-    """Of the input, in natural order; linears that read one input share it."""
+    """Of the input, natural order; linears that read one input share it."""
     order: Tensor = field(repr=False)
-    """π, ``(groups * d,)``."""
+    """π, ``(groups * d,)``: coded position p holds channel π[p]."""
     code: AdditiveCode
     importance: float = 1.0
     """Weight of this linear's loss when several linears share codebooks."""
 
     @cached_property
-    def second_moment(self) -> Tensor:
-        """H permuted by π on both sides; made when first needed, as it is often the largest."""
-        return permuted(self.curvature.matrix, self.order, torch.float32)
+    def inverse_order(self) -> Tensor:
+        """π⁻¹, ``(groups * d,)``: channel j lies at coded position π⁻¹[j]."""
+        return self.order.argsort()
+
+    def natural(self, coded: Tensor) -> Tensor:
+        """Columns ``(rows, groups * d)`` from coded to natural order."""
+        return coded[:, self.inverse_order]
+
+    def decode(self, codebooks: list[Tensor], rows: slice) -> Tensor:
+        """Unscaled decoded rows, natural order: ``(rows, groups * d)``."""
+        return self.natural(self.code.decode(codebooks, rows))
 
     @cached_property
     def stiffness(self) -> Tensor:
@@ -56,24 +67,26 @@ class CodedLinear:
     @cached_property
     def energy(self) -> float:
         """``tr(W H Wᵀ)``: the loss of quantizing everything to zero."""
-        zero = AdditiveCode([self.code.codes[0]], torch.zeros_like(self.code.scales))
-        nothing = [self.weight.new_zeros(1, self.group_size)]
-        zero.codes = [torch.zeros_like(self.code.codes[0])]
-        return float(code_loss(self.weight, self.second_moment, zero, nothing).sum())
+        parts = (self.weight[rows] for rows in self.row_tiles())
+        return float(sum(((part @ self.curvature.matrix) * part).sum() for part in parts))
 
     def row_loss(self, codebooks: list[Tensor], code: AdditiveCode | None = None) -> Tensor:
         """Each row's ``(w - ŵ) H (w - ŵ)ᵀ``, ``(out,)``, of ``code`` or the current one."""
-        return code_loss(self.weight, self.second_moment, code or self.code, codebooks)
+        code = code or self.code
+        loss = torch.empty_like(code.scales)
+        for rows in self.row_tiles():
+            error = self.weight[rows] - self.natural(code.dequantize(codebooks, rows))
+            loss[rows] = ((error @ self.curvature.matrix) * error).sum(1)
+        return loss
 
     def row_tiles(self) -> Iterator[slice]:
         """Rows in slices that keep temporaries of the weight's width small."""
         return tiles(self.weight.shape[0], self.weight.shape[1], self.weight.device)
 
     def diagonal_blocks(self) -> Tensor:
-        """The d x d blocks on H's diagonal, ``(groups, d, d)``."""
-        d, groups = self.group_size, self.code.groups
-        blocks = self.second_moment.view(groups, d, groups, d)
-        return blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
+        """H's d x d block of each group, ``(groups, d, d)``."""
+        members = self.order.view(self.code.groups, -1)
+        return self.curvature.matrix[members[:, :, None], members[:, None, :]]
 
 
 def coded_linear(
@@ -83,7 +96,7 @@ def coded_linear(
     coverage: list[int],
     scales: Tensor,
 ) -> CodedLinear:
-    """Permute a weight and its curvature by ``order`` and give it an all-zero code.
+    """Give a weight an all-zero code.
 
     Args:
         weight: ``(out, in)``, float32, natural column order, padded to whole groups.
@@ -97,7 +110,7 @@ def coded_linear(
         for groups in coverage
     ]
     return CodedLinear(
-        weight=weight[:, order].contiguous(),
+        weight=weight,
         curvature=curvature,
         order=order,
         code=AdditiveCode(codes, scales),

@@ -42,13 +42,13 @@ def descend_codes(
     for rows in linear.row_tiles():
         decoded = linear.code.decode(codebooks, rows)
         scales = linear.code.scales[rows, None]
-        pull = (linear.weight[rows] - decoded * scales) @ linear.second_moment
+        pull = (linear.weight[rows] - linear.natural(decoded * scales)) @ linear.curvature.matrix
         for first in range(0, linear.code.groups, groups):
             last = min(first + groups, linear.code.groups)
             _descend_block(
                 linear, codebooks, rows, decoded, pull, (first, last), passes_over_critical
             )
-        loss[rows] = ((linear.weight[rows] - decoded * scales) * pull).sum(1)
+        loss[rows] = ((linear.weight[rows] - linear.natural(decoded * scales)) * pull).sum(1)
     return loss
 
 
@@ -61,12 +61,16 @@ def _descend_block(
     span: tuple[int, int],
     passes: int,
 ) -> None:
-    """Search the groups ``span`` of a tile of rows; updates ``decoded`` and ``pull`` (P)."""
-    d, h = linear.group_size, linear.second_moment
+    """Search the groups ``span`` of a tile of rows.
+
+    Updates ``decoded`` (coded order) and ``pull`` (P, natural order).
+    """
+    d = linear.group_size
     scales = linear.code.scales[rows, None]
     low, high = span[0] * d, span[1] * d
-    local_pull = pull[:, low:high].contiguous()
-    local_h = h[low:high, low:high].contiguous()
+    members = linear.order[low:high]
+    local_pull, h_rows = pull[:, members], linear.curvature.matrix[members]
+    local_h = h_rows[:, members]
     fused = fused_groups_for(linear.weight.device, codebooks)
     if fused is not None:
         change = torch.zeros_like(local_pull)
@@ -82,7 +86,7 @@ def _descend_block(
                 (first - span[0], last - span[0]),
                 passes if len(covering) > 1 else 1,
             )
-        pull -= change @ h[low:high]
+        pull -= change @ h_rows
         return
     change = torch.zeros_like(local_pull)
     for group in range(*span):
@@ -95,7 +99,7 @@ def _descend_block(
         change[:, here] = (after - before) * scales
         decoded[:, group * d : (group + 1) * d] = after
         local_pull -= change[:, here] @ local_h[here]
-    pull -= change @ h[low:high]
+    pull -= change @ h_rows
 
 
 def _evenly_covered(linear: CodedLinear, span: tuple[int, int]) -> list[tuple[int, int]]:

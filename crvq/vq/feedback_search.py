@@ -43,6 +43,7 @@ def search_codes(
     codebooks: list[Tensor],
     beam: int = 1,
     block_columns: int = BLOCK_COLUMNS,
+    into: AdditiveCode | None = None,
 ) -> AdditiveCode:
     """Codes for all rows, found anew; scales stay as they are.
 
@@ -51,8 +52,10 @@ def search_codes(
         codebooks: fixed.
         beam: partial codes kept for each row.
         block_columns: columns between updates of the rest; changes rounding, nothing else.
+        into: a code to overwrite (the present one may be given); None makes a new one.
     """
-    code = AdditiveCode([torch.empty_like(c) for c in linear.code.codes], linear.code.scales)
+    empty = [torch.empty_like(c) for c in linear.code.codes] if into is None else into.codes
+    code = AdditiveCode(empty, linear.code.scales)
     inverses = _diagonal_inverses(linear)
     for rows in tiles(linear.weight.shape[0], linear.weight.shape[1] * beam, linear.weight.device):
         survivors = _search_rows(linear, codebooks, rows, inverses, beam, block_columns)
@@ -79,7 +82,7 @@ def _search_rows(
 ) -> _Beam:
     d, factor = linear.group_size, linear.feedback_factor
     # What is left to code, as every survivor sees it, in units of the row's scale.
-    left = (linear.weight[rows] / linear.code.scales[rows, None])[:, None]
+    left = (linear.weight[rows][:, linear.order] / linear.code.scales[rows, None])[:, None]
     survivors = _Beam(left.new_zeros(len(left), 1), [], [])
     step = max(1, block_columns // d)
     for first in range(0, linear.code.groups, step):

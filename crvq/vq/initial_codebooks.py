@@ -74,7 +74,8 @@ def _residual(
     covered = coverage[len(codebooks)]
     rows, groups = chosen // max(1, covered), chosen % max(1, covered)
     scales = linear.code.scales[rows, None]
-    vectors = linear.weight.view(len(linear.weight), linear.code.groups, -1)[rows, groups] / scales
+    members = linear.order.view(linear.code.groups, -1)[groups]
+    vectors = linear.weight[rows[:, None], members] / scales
     stiffness = linear.stiffness.view(linear.code.groups, -1)[groups]
     weights = scales.square() * linear.importance * stiffness
     for codebook, groups_under in zip(codebooks, coverage, strict=False):

@@ -18,8 +18,8 @@ def solve_scales(linear: CodedLinear, codebooks: list[Tensor]) -> Tensor:
     """
     scales = linear.code.scales.clone()
     for rows in linear.row_tiles():
-        decoded = linear.code.decode(codebooks, rows)
-        pushed = decoded @ linear.second_moment
+        decoded = linear.decode(codebooks, rows)
+        pushed = decoded @ linear.curvature.matrix
         along = (pushed * linear.weight[rows]).sum(1)
         length = (pushed * decoded).sum(1)
         best = along / length.clamp_min(torch.finfo(torch.float32).tiny)

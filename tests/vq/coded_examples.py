@@ -66,8 +66,10 @@ def naive_row_loss(
     matrix: Tensor | None = None,
 ) -> float:
     """One row's ``(w - ŵ) H (w - ŵ)ᵀ`` in float64."""
-    error = linear.weight[row].double() - naive_row(code or linear.code, codebooks, row)
-    return float(error @ (linear.second_moment if matrix is None else matrix).double() @ error)
+    order = linear.order
+    error = linear.weight[row, order].double() - naive_row(code or linear.code, codebooks, row)
+    h = linear.curvature.matrix[order][:, order] if matrix is None else matrix
+    return float(error @ h.double() @ error)
 
 
 def naive_loss(linear: CodedLinear, codebooks: list[Tensor]) -> float:

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crvq.vq import tiles
-from crvq.vq.additive_code import code_loss
 from tests.vq.coded_examples import naive_row, naive_row_loss, random_linear
 
 
@@ -48,9 +47,7 @@ def test_tiled_loss_is_the_same(monkeypatch):
     linear, codebooks = random_linear(out=11)
     whole = linear.row_loss(codebooks)
     monkeypatch.setattr(tiles, "_CPU_ELEMENTS", 1)
-    torch.testing.assert_close(
-        code_loss(linear.weight, linear.second_moment, linear.code, codebooks), whole
-    )
+    torch.testing.assert_close(linear.row_loss(codebooks), whole)
 
 
 def test_coverage_and_groups_are_read_from_the_codes():

@@ -35,7 +35,7 @@ def stored_loss(linear, codebooks, dtype):
     """Relative loss of what storage gives back, in float64."""
     linear.code.scales = linear.code.scales.half().float()
     back = [load_codebook(store_codebook(codebook, dtype)) for codebook in codebooks]
-    w, h = linear.weight.double(), linear.second_moment.double()
+    w, h = linear.weight.double(), linear.curvature.matrix.double()
     return naive_loss(linear, back) / float(torch.trace(w @ h @ w.T))
 
 

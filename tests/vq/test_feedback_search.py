@@ -17,10 +17,10 @@ from tests.vq.coded_examples import naive_row_loss, random_linear, second_moment
 
 def damped(linear, damping):
     return (
-        linear.second_moment.double()
+        linear.curvature.matrix.double()
         + damping
-        * linear.second_moment.diagonal().double().mean()
-        * (torch.eye(len(linear.second_moment), dtype=torch.float64))
+        * linear.curvature.matrix.diagonal().double().mean()
+        * (torch.eye(len(linear.curvature.matrix), dtype=torch.float64))
     )
 
 
