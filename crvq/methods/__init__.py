@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from crvq.methods.method import LinearInput, LinearShape, Method, QuantizedLinear
+from crvq.methods.method import FollowsBlocks, LinearInput, LinearShape, Method, QuantizedLinear
 from crvq.methods.registry import create_method, method_names, method_params, register_method
 
 # A new method is one new file: it is found here and registers itself.
@@ -13,6 +13,7 @@ for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
+    "FollowsBlocks",
     "LinearInput",
     "LinearShape",
     "Method",

@@ -19,6 +19,14 @@ BELOW = 0.2
 P = TypeVar("P", bound=StrictModel)
 
 
+class BudgetError(ConfigError):
+    """A budget is out of a method's reach; ``nearest`` is the nearest average that is not."""
+
+    def __init__(self, message: str, nearest: float) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
 @runtime_checkable
 class FitsBudget(Protocol):
     """A method that can be told how many bits to use; those without stay with their layout."""
@@ -31,7 +39,7 @@ class FitsBudget(Protocol):
             shapes: every linear that will be quantized.
 
         Raises:
-            ConfigError: out of reach; names the nearest that the method can reach.
+            BudgetError: out of reach; names the nearest that the method can reach.
         """
         ...
 
@@ -58,7 +66,7 @@ def fit_layout(
         count: the bits of one linear.
 
     Raises:
-        ConfigError: none meets the budget; names the nearest average that one comes to.
+        BudgetError: none meets the budget; names the nearest average that one comes to.
     """
     reached: list[float] = []
     for layout in layouts:
@@ -67,8 +75,10 @@ def fit_layout(
             return layout
         reached.append(average)
     nearest = min(reached, key=lambda average: abs(average - bits))
-    raise ConfigError(
+    raise BudgetError(
         f"budget.bits={bits:g}: the method cannot come to that on this model, everything counted; "
         f"the nearest that it can reach is {nearest:.3f} bits a weight. Set "
-        f"budget.bits={nearest:.3f}, or budget=layout and the method's own parameters"
+        f"budget.bits={nearest:.3f}, or budget.out_of_reach=nearest, or budget=layout and the "
+        "method's own parameters",
+        nearest,
     )

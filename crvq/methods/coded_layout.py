@@ -90,19 +90,3 @@ def lay_out(
     linear = coded_linear(weight, curvature, order, coverage, row_scales(weight))
     stored = stored_positions(params.reorder, len(order), groups * d)
     return CodedLayout(source, linear, order, stored, groups, notes)
-
-
-def pad_curvature(curvature: Curvature, group_size: int, damping: float) -> Curvature:
-    """The curvature of an input with zero channels added up to whole groups.
-
-    Args:
-        curvature: ``(in, in)``.
-        group_size: d.
-        damping: of its inverse, relative to the mean of the diagonal.
-    """
-    in_features = len(curvature.matrix)
-    padding = padded_features(in_features, group_size) - in_features
-    if not padding and damping == curvature.damping:
-        return curvature
-    padded = torch.nn.functional.pad(curvature.matrix, (0, padding, 0, padding))
-    return Curvature(padded, damping)

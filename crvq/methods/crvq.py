@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from crvq.config.strict import StrictModel
 from crvq.errors import QuantizationError
 from crvq.methods.additive_weights import additive_weight, small_codebook_notes
 from crvq.methods.budget import fit_layout
-from crvq.methods.coded_layout import CodedLayout, asked_critical_groups, lay_out, pad_curvature
+from crvq.methods.coded_layout import CodedLayout, asked_critical_groups, lay_out
 from crvq.methods.crvq_budget import crvq_bits, crvq_layouts
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
@@ -24,6 +24,8 @@ from crvq.vq.codebook_storage import load_codebook, store_codebook
 from crvq.vq.coded_linear import CodedLinear
 from crvq.vq.curvature import Curvature
 from crvq.vq.initial_codebooks import initial_codebooks
+from crvq.weights.additive import AdditiveWeight
+from crvq.weights.quantized import QuantizedWeight
 
 
 @register_method("crvq")
@@ -41,7 +43,7 @@ class CrvqMethod:
         self.seed = seed
         self._kind_codebooks: dict[str, list[Tensor]] = {}
         self._kind_weights: dict[str, int] = {}
-        self._curvatures: dict[int, tuple[Curvature, Curvature]] = {}
+        self._before: dict[str, list[Tensor]] = {}
 
     def survey_blocks(self, count: int) -> Sequence[int]:
         """Evenly spread blocks, when codebooks are to serve the whole model."""
@@ -84,7 +86,6 @@ class CrvqMethod:
         self, block: int, linears: Sequence[LinearInput]
     ) -> Iterator[QuantizedLinear]:
         """Quantize a block's linears, one by one or (codebook_scope=block) all at once."""
-        self._curvatures.clear()
         if not linears:
             return
         if self.params.codebook_scope == "block":
@@ -103,6 +104,14 @@ class CrvqMethod:
         yield from side_by_side(
             self._quantize_linear, linears, sizes, linears[0].weight.device.type
         )
+
+    def follow(self, weights: Mapping[str, QuantizedWeight]) -> None:
+        """Look at the block before as it is stored, for ``warm_start``."""
+        self._before = {
+            kind: [load_codebook(parts) for parts in weight.codebooks]
+            for kind, weight in weights.items()
+            if isinstance(weight, AdditiveWeight)
+        }
 
     def _quantize_linear(self, linear: LinearInput) -> QuantizedLinear:
         start = time.perf_counter()
@@ -157,7 +166,7 @@ class CrvqMethod:
             entries = [2**params.codebook_bits]
             entries += [2**params.extended_bits] * params.extended_codebooks
             entries = entries[: len(coded[0].code.codes)]
-            codebooks = initial_codebooks(
+            codebooks = self._warm_codebooks(linears, entries) or initial_codebooks(
                 coded, entries, params.kmeans_iterations, params.kmeans_sample, generator
             )
             notes = small_codebook_notes(codebooks, entries)
@@ -171,15 +180,18 @@ class CrvqMethod:
             raise QuantizationError(f"{names}: {error}") from error
         return layouts, fitted
 
+    def _warm_codebooks(self, linears: Sequence[LinearInput], entries: list[int]) -> list[Tensor]:
+        """Codebooks of the same kind in the block before, where these are to be the start."""
+        if not self.params.warm_start or self.params.codebook_scope != "linear":
+            return []
+        before = self._before.get(linears[0].kind, [])
+        if [len(codebook) for codebook in before] != entries:
+            return []
+        return [codebook.to(linears[0].weight.device) for codebook in before]
+
     def _padded_curvature(self, linear: LinearInput) -> Curvature:
         """One padded curvature for each input, however many linears read it."""
-        key = id(linear.curvature)
-        if key not in self._curvatures:
-            params = self.params
-            padded = pad_curvature(linear.curvature, params.group_size, params.damping)
-            # The original is kept beside it, so that its id stays its own.
-            self._curvatures[key] = (linear.curvature, padded)
-        return self._curvatures[key][1]
+        return linear.curvature.padded(self.params.group_size, self.params.damping)
 
     def _result(
         self,

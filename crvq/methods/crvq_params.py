@@ -33,6 +33,11 @@ class CrvqParams(AdditiveParams):
         description="who shares codebooks: nobody (the paper), a block's linears, or all linears "
         "of a kind",
     )
+    warm_start: bool = Field(
+        False,
+        description="codebook_scope=linear: a linear's codebooks start from those of its kind in "
+        "the block before (after fine-tuning, if any) instead of k-means",
+    )
     survey_blocks: int = Field(
         4, ge=1, description="codebook_scope=model: blocks that codebooks are fitted on"
     )

@@ -56,7 +56,7 @@ class GptqMethod(LinearByLinear[GptqParams]):
         if params.act_order:
             order = heat.argsort(descending=True, stable=True)
         columns = grid_columns(linear, params.bits, params.group_size)
-        quantize_columns(linear.weight[:, order], columns, curvature.feedback_factor(order))
+        quantize_columns(linear.weight[:, order], columns, curvature.shared_factor(order))
         weight = uniform_weight(columns, order if params.act_order else None)
         return Rounded(weight, notes=damping_notes(curvature))
 

@@ -81,7 +81,7 @@ class GptvqMethod(LinearByLinear[GptvqParams]):
         positions = len(curvature.matrix)
         weight = torch.nn.functional.pad(linear.weight, (0, positions - in_features))
         layout = patch_layout(params, out_features, in_features)
-        factor = curvature.feedback_factor(torch.arange(positions, device=weight.device))
+        factor = curvature.shared_factor(torch.arange(positions, device=weight.device))
         columns = PatchColumns(
             layout,
             cost=factor.diagonal().square().reciprocal(),

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 from crvq.config.strict import StrictModel
 from crvq.errors import QuantizationError
 from crvq.methods.budget import fit_layout
-from crvq.methods.coded_layout import pad_curvature
 from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
 from crvq.methods.side_by_side import side_by_side
 from crvq.methods.without_survey import WithoutSurvey
@@ -103,12 +102,14 @@ class LinearByLinear(WithoutSurvey, ABC, Generic[P]):
 def damped_curvature(linear: LinearInput, damping: float, multiple: int = 1) -> Curvature:
     """The curvature of a linear's input, padded with dead channels to a multiple of channels.
 
+    One object for all linears that read the input.
+
     Args:
         linear: the linear.
         damping: of H's inverse, relative to the mean of H's diagonal.
         multiple: d; 1 pads nothing.
     """
-    return pad_curvature(linear.curvature, multiple, damping)
+    return linear.curvature.padded(multiple, damping)
 
 
 def damping_notes(curvature: Curvature) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -53,6 +53,15 @@ class QuantizedLinear:
     seconds: float
     critical_channels: int = 0
     notes: list[str] = field(default_factory=list)
+
+
+@runtime_checkable
+class FollowsBlocks(Protocol):
+    """A method that wants to see each block as it is stored before it is given the next one."""
+
+    def follow(self, weights: Mapping[str, QuantizedWeight]) -> None:
+        """Look at a stored block's weights, by kind; told again when a run is resumed."""
+        ...
 
 
 class Method(Protocol):

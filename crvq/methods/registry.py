@@ -58,6 +58,15 @@ def fits_budget(name: str) -> bool:
     return hasattr(_find(name), "fit_budget")
 
 
+def method_quantizes(name: str) -> bool:
+    """Whether a method changes weights at all (full precision does not).
+
+    Raises:
+        ConfigError: no such method.
+    """
+    return _find(name).quantizes
+
+
 def create_method(name: str, params: StrictModel, seed: int) -> Method:
     """A method ready to quantize.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from threading import RLock
 
 import torch
 from torch import Tensor
@@ -26,8 +27,9 @@ class CurvatureError(ValueError):
 class Curvature:
     """H of shape ``(in, in)``, with dead channels given a small heat of their own.
 
-    Linears that read one input share one object. A float32 ``second_moment`` without dead
-    channels is kept, not copied.
+    Linears that read one input share one object, and what is worked out once for it (`padded`,
+    `shared_factor`, `stiffness`), also when they are quantized side by side. A float32
+    ``second_moment`` without dead channels is kept, not copied.
 
     Raises:
         CurvatureError: H holds NaN or infinity.
@@ -49,6 +51,40 @@ class Curvature:
             self.matrix[:, ~live] = 0
             added = _DEAD_HEAT * typical if bool(live.any()) else typical
             self.matrix.diagonal()[~live] = added.float()
+        self._lock = RLock()
+        self._padded: dict[tuple[int, float], Curvature] = {}
+        self._factor: tuple[Tensor, Tensor] | None = None
+
+    def padded(self, multiple: int, damping: float) -> Curvature:
+        """This curvature with another damping and zero channels added; one object for all callers.
+
+        Args:
+            multiple: of channels; 1 adds none.
+            damping: of the inverse, relative to the mean of the diagonal.
+        """
+        padding = -len(self.matrix) % multiple
+        if not padding and damping == self.damping:
+            return self
+        with self._lock:
+            key = padding, damping
+            if key not in self._padded:
+                matrix = torch.nn.functional.pad(self.matrix, (0, padding, 0, padding))
+                self._padded[key] = Curvature(matrix, damping)
+            return self._padded[key]
+
+    def shared_factor(self, order: Tensor) -> Tensor:
+        """`feedback_factor`, remembered for the order last asked for; not to be changed.
+
+        For orders that linears with one input have in common: theirs is then worked out once.
+
+        Raises:
+            CurvatureError: as `feedback_factor` does.
+        """
+        with self._lock:
+            if self._factor is None or not torch.equal(self._factor[0], order):
+                self._factor = None  # the old one is freed before there is a new one
+                self._factor = order, self.feedback_factor(order)
+            return self._factor[1]
 
     @cached_property
     def stiffness(self) -> Tensor:

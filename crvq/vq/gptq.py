@@ -57,8 +57,8 @@ def quantize_columns(
     """Round a weight column by column, or (no ``factor``) span by span without feedback.
 
     Args:
-        weight: ``(out, in)``, columns in the order in which they are quantized; ``in`` is a
-            multiple of the quantizer's width.
+        weight: ``(out, in)``, columns in the order in which they are quantized; the last ones may
+            be fewer than the quantizer's width, if it takes them so.
         quantizer: rounds columns.
         factor: U of `Curvature.feedback_factor` for that order, or None: errors stay unanswered.
         block_columns: columns between updates of all later ones; changes rounding, nothing else.
@@ -88,14 +88,14 @@ def _quantize_block(
     d = quantizer.width
     errors = torch.zeros_like(left[:, block])
     for low in range(block.start, block.stop, d):
-        columns = slice(low, low + d)
+        columns = slice(low, min(low + d, block.stop))
         own = factor[columns, columns]
-        identity = torch.eye(d, dtype=own.dtype, device=own.device)
+        identity = torch.eye(len(own), dtype=own.dtype, device=own.device)
         inverse = torch.linalg.solve_triangular(own, identity, upper=True)
         value = quantizer.quantize(columns, left[:, columns], inverse @ inverse.T)
         result[:, columns] = value
         error = (left[:, columns] - value) @ inverse
-        errors[:, low - block.start : low - block.start + d] = error
+        errors[:, low - block.start : columns.stop - block.start] = error
         rest = slice(columns.stop, block.stop)
         left[:, rest] -= error @ factor[columns, rest]
     left[:, block.stop :] -= errors @ factor[block, block.stop :]

@@ -24,9 +24,14 @@ def fit_grid(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """
     lowest, highest = weight.amin(1).clamp_max(0), weight.amax(1).clamp_min(0)
     levels = 2**bits - 1
-    steps = ((highest - lowest) / levels).clamp(_SMALLEST_STEP, _LARGEST_STEP).half().float()
+    steps = storable_steps((highest - lowest) / levels)
     zeros = (-lowest / steps).round().clamp(0, levels).long()
     return steps, zeros
+
+
+def storable_steps(steps: Tensor) -> Tensor:
+    """Steps as float16 holds them, positive and finite, in float32."""
+    return steps.clamp(_SMALLEST_STEP, _LARGEST_STEP).half().float()
 
 
 def grid_codes(weight: Tensor, steps: Tensor, zeros: Tensor, bits: int) -> Tensor:

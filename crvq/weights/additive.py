@@ -14,6 +14,7 @@ from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.codebook_storage import load_codebook
 from crvq.weights.bitpack import pack_bits, packed_bytes, unpack_bits
 from crvq.weights.bits import BitCount
+from crvq.weights.entropy import code_entropy_bits
 from crvq.weights.quantized import QuantizedWeight
 
 _SCALE_BITS = 16
@@ -80,6 +81,10 @@ class AdditiveWeight(QuantizedWeight):
             scales=float(self.code.scales.numel() * _SCALE_BITS),
             permutation=float(packed_bytes(self.reordered, index_bits(len(self.order))) * 8),
         )
+
+    def entropy_bits(self) -> float:
+        """Of each codebook's codes."""
+        return sum(code_entropy_bits(codes) for codes in self.code.codes)
 
     def pack(self) -> dict[str, Tensor]:
         """Bit-packed codes, float16 scales, packed permutation, and codebooks unless shared."""

@@ -14,6 +14,7 @@ from crvq.vq.grouped_codebooks import PatchLayout, decode_patches, load_patches
 from crvq.weights.additive import index_bits
 from crvq.weights.bitpack import pack_bits, packed_bytes, unpack_bits
 from crvq.weights.bits import BitCount
+from crvq.weights.entropy import order0_bits
 from crvq.weights.quantized import QuantizedWeight
 
 
@@ -71,6 +72,13 @@ class PatchWeight(QuantizedWeight):
             codebooks=8.0 * self.entries.numel() + 16.0 * self.steps.numel(),
             scales=scales,
         )
+
+    def entropy_bits(self) -> float:
+        """Of each codebook's codes, with frequencies of its own."""
+        number, entries = self.entries.shape[:2]
+        slots = self.layout.codebook_index(self.codes.device) * entries + self.codes
+        counts = torch.bincount(slots.flatten(), minlength=number * entries)
+        return order0_bits(counts.view(number, entries))
 
     def pack(self) -> dict[str, Tensor]:
         """Bit-packed codes, int8 codebooks, float16 steps; packed scales and float16 spans."""

@@ -35,6 +35,17 @@ class QuantizedWeight(ABC):
     def bits(self) -> BitCount:
         """Bits of everything that `pack` stores for this weight; shared parts by their share."""
 
+    def entropy_bits(self) -> float | None:
+        """Bits that the codes would take after ideal order-0 entropy coding; None: no codes.
+
+        Comparable with ``bits().codes``; see `crvq.weights.entropy`.
+        """
+        return None
+
+    def bits_as_published(self) -> float | None:
+        """Bits as the method's authors count them, where they leave parts out; None: they don't."""
+        return None
+
     @abstractmethod
     def pack(self) -> dict[str, Tensor]:
         """Tensors that hold this weight on disk, less what `shared` holds."""

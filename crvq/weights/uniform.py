@@ -13,6 +13,7 @@ from crvq.vq.uniform_grid import grid_values
 from crvq.weights.additive import index_bits
 from crvq.weights.bitpack import pack_bits, packed_bytes, unpack_bits
 from crvq.weights.bits import BitCount
+from crvq.weights.entropy import code_entropy_bits
 from crvq.weights.quantized import QuantizedWeight
 
 
@@ -55,6 +56,10 @@ class UniformWeight(QuantizedWeight):
             + 8.0 * packed_bytes(self.zeros.numel(), self.code_bits),
             permutation=0.0 if self.order is None else 8.0 * packed_bytes(len(self.order), width),
         )
+
+    def entropy_bits(self) -> float:
+        """Of all codes together."""
+        return code_entropy_bits(self.codes)
 
     def pack(self) -> dict[str, Tensor]:
         """Bit-packed codes and zero points, float16 steps, packed permutation."""

@@ -28,8 +28,21 @@ REACHABLE = [
     ("gptvq", 1),
     ("gptvq", 2),
     ("gptvq", 4),
+    ("billm", 1.6),
+    ("billm", 2),
+    ("billm", 3),
+    ("pb_llm", 1),
+    ("pb_llm", 1.6),
+    ("pb_llm", 2),
 ]
-OUT_OF_REACH = [("rtn", 0.5), ("gptq", 0.5), ("gptq", 16), ("aqlm", 0.1), ("gptvq", 12)]
+OUT_OF_REACH = [
+    ("rtn", 0.5),
+    ("gptq", 0.5),
+    ("gptq", 16),
+    ("aqlm", 0.1),
+    ("gptvq", 12),
+    ("billm", 1),
+]
 
 
 @pytest.mark.parametrize(("name", "bits"), REACHABLE)

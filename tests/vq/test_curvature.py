@@ -1,5 +1,8 @@
 """Curvature: dead channels, damping, and the algebra of its factors."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -98,6 +101,39 @@ def test_the_feedback_factor_turns_the_loss_into_a_norm(damping):
     matrix = (h.double() + damping * h.diagonal().double().mean() * torch.eye(10))[order][:, order]
     norm = torch.linalg.solve_triangular(factor, error, upper=True, left=False).square().sum(1)
     torch.testing.assert_close(norm, ((error @ matrix) * error).sum(1), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(("multiple", "added"), [(1, 0), (5, 0), (4, 2)])
+def test_padding_adds_zero_channels_and_is_done_once(multiple, added):
+    curvature = Curvature(second_moment(10, 2))
+    padded = curvature.padded(multiple, 0.5)
+    assert padded.matrix.shape == (10 + added, 10 + added)
+    assert torch.equal(padded.matrix[:10, :10], curvature.matrix)
+    assert (padded.damping, padded.dead_channels) == (0.5, added)
+    assert curvature.padded(multiple, 0.5) is padded
+    assert curvature.padded(multiple, 0.25) is not padded
+    assert curvature.padded(5, curvature.damping) is curvature
+
+
+def test_a_shared_factor_is_the_factor_and_worked_out_once_for_an_order(monkeypatch):
+    curvature, asked = Curvature(second_moment(10, 2)), []
+    plain = Curvature.feedback_factor
+
+    def counted(self, order):
+        asked.append(order.tolist())
+        time.sleep(0.05)
+        return plain(self, order)
+
+    monkeypatch.setattr(Curvature, "feedback_factor", counted)
+    natural, reverse = torch.arange(10), torch.arange(9, -1, -1)
+    with ThreadPoolExecutor(4) as pool:
+        factors = list(pool.map(curvature.shared_factor, [natural.clone() for _ in range(8)]))
+    assert asked == [natural.tolist()]
+    assert all(factor is factors[0] for factor in factors)
+    assert torch.equal(factors[0], plain(curvature, natural))
+    assert torch.equal(curvature.shared_factor(reverse), plain(curvature, reverse))
+    assert torch.equal(curvature.shared_factor(natural), factors[0])
+    assert len(asked) == 3
 
 
 def test_second_moments_summed_in_float32_over_long_streams_are_close_enough():

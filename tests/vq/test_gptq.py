@@ -45,6 +45,17 @@ def test_it_is_gptq(bits, group_size, block_columns):
     torch.testing.assert_close(actual.double(), expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize(("width", "span"), [(5, 5), (5, 10), (7, 14)])
+def test_last_columns_may_be_fewer_than_the_width(width, span):
+    weight, h = random_weight(4, 24), second_moment(24, 5)
+    zeros = Zeros(width, span)
+    quantize_columns(weight, zeros, Curvature(h).feedback_factor(torch.arange(24)))
+    damped = h.double() + 0.01 * h.double().diagonal().mean() * torch.eye(24)
+    exact = float(torch.trace(weight.double() @ damped @ weight.double().T))
+    assert zeros.cost == pytest.approx(exact, rel=1e-3)
+    assert zeros.rounded[-1][1] == 24
+
+
 def test_feedback_beats_rounding_where_channels_are_correlated():
     weight, h = random_weight(32, 24), second_moment(24, 3, condition=1000.0)
     plain = quantize_columns(weight, GridColumns((32, 24), 3, 24, weight.device), None)

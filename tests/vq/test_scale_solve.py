@@ -28,7 +28,7 @@ def test_equals_the_minimum_that_lbfgs_finds():
     def closure():
         optimizer.zero_grad()
         error = linear.weight.double() - scales[:, None] * decoded
-        loss = ((error @ linear.second_moment.double()) * error).sum()
+        loss = ((error @ linear.curvature.matrix.double()) * error).sum()
         loss.backward()
         return loss
 

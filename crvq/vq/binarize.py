@@ -1,0 +1,95 @@
+"""Weights as a scale times a sign: closed forms, and where to split a row's magnitudes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_LARGEST_HALF = torch.finfo(torch.float16).max
+# Break points that are tried: percentiles of the magnitudes (the authors' 81).
+_PERCENTILES = (0.1, 0.9, 81)
+
+
+def binary_scales(weight: Tensor, mask: Tensor, centred: bool) -> tuple[Tensor, Tensor]:
+    """The scale α and centre μ of each row for ``w ≈ μ + α sign(w - μ)`` on some of its weights.
+
+    ``α = mean |w - μ|`` is the least-squares optimum for these signs (XNOR-Net; PB-LLM, arXiv
+    2310.00034, section 3.4; BiLLM, arXiv 2402.04291, section 3.1); μ is the weights' mean.
+
+    Args:
+        weight: ``(out, columns)``.
+        mask: the weights that count, of the same shape or ``(columns,)``, bool.
+        centred: False leaves ``μ = 0``.
+
+    Returns:
+        Scales and centres, ``(out,)`` each, float32 that float16 holds; 0 where no weight counts.
+    """
+    kept = mask.to(weight.dtype).expand_as(weight)
+    count = kept.sum(1).clamp_min(1)
+    centres = torch.zeros_like(count)
+    if centred:
+        centres = storable((weight * kept).sum(1) / count)
+    scales = ((weight - centres[:, None]).abs() * kept).sum(1) / count
+    return storable(scales), centres
+
+
+def storable(numbers: Tensor) -> Tensor:
+    """Float32 numbers that float16 holds."""
+    return numbers.clamp(-_LARGEST_HALF, _LARGEST_HALF).half().float()
+
+
+def signed(signs: Tensor) -> Tensor:
+    """Bool to ``+1.0`` (True) and ``-1.0``."""
+    return signs.float().mul_(2).sub_(1)
+
+
+def salient_columns(weight: Tensor, saliency: Tensor, most: int) -> Tensor:
+    """Which columns are salient: the first so many by saliency, as many as pays best.
+
+    Of all numbers up to ``most`` the one with the least squared error when salient columns and
+    the others have a scale a row each (BiLLM, arXiv 2402.04291, section 3.2, equation 5).
+
+    Args:
+        weight: ``(out, columns)``.
+        saliency: of each column, ``(columns,)``.
+        most: salient columns at most; 0 for none.
+
+    Returns:
+        Bool, ``(columns,)``.
+    """
+    columns = weight.shape[1]
+    salient = torch.zeros(columns, dtype=torch.bool, device=weight.device)
+    most = min(most, columns)
+    if most == 0:
+        return salient
+    order = saliency.argsort(descending=True, stable=True)
+    sums = weight[:, order].abs().cumsum(1, dtype=torch.float64)
+    number = torch.arange(1, columns + 1, device=weight.device)
+    rest = (sums[:, -1:] - sums).square() / (columns - number).clamp_min(1)
+    # Σ w² less this is the error, so the largest gain is the least error.
+    gain = (sums.square() / number + rest).sum(0)[:most]
+    salient[order[: int(gain.argmax()) + 1]] = True
+    return salient
+
+
+def break_point(weight: Tensor) -> float:
+    """The magnitude at which to split weights into a concentrated and a sparse group.
+
+    Of 81 percentiles of the magnitudes, 10 % to 90 %, the one with the least squared error when
+    each row has a scale for each group (BiLLM, arXiv 2402.04291, section 3.3, "bell-shaped
+    distribution splitting"). A weight as large as the break point belongs to the sparse group.
+
+    Args:
+        weight: ``(out, columns)``, at least one weight; one break point serves all rows.
+    """
+    magnitudes = weight.abs().sort(1).values
+    every = magnitudes.flatten().sort().values
+    places = torch.linspace(*_PERCENTILES, dtype=torch.float64, device=weight.device)
+    candidates = every[(places * (len(every) - 1)).round().long()]
+    below = torch.searchsorted(magnitudes, candidates.expand(len(weight), -1).contiguous())
+    sums = torch.nn.functional.pad(magnitudes.cumsum(1, dtype=torch.float64), (1, 0))
+    small = sums.gather(1, below)
+    large = sums[:, -1:] - small
+    columns = weight.shape[1]
+    gain = small.square() / below.clamp_min(1) + large.square() / (columns - below).clamp_min(1)
+    return float(candidates[gain.sum(0).argmax()])
