@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from crvq.tracking.events import LayerRow
 from crvq.weights.quantized import QuantizedWeight, unpack_weight
 
 _SHARED_FILE = "shared.safetensors"
+_OUTER_FILE = "outer.safetensors"
+# Before the names of trained norms and biases in a block's file.
+_UNQUANTIZED = "unquantized"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class StoredBlock:
     weights: dict[str, QuantizedWeight]
     """By kind of linear."""
     rows: list[LayerRow]
+    others: dict[str, Tensor] = field(default_factory=dict)
+    """Trained norms and biases, by their name in the block."""
+    training: dict[str, Any] | None = None
+    """What fine-tuning told of the block."""
 
 
 class BlockStore:
@@ -103,6 +110,11 @@ class BlockStore:
             raise CheckpointError(f"{folder} holds no manifest.json: it is not a checkpoint")
         return cls(folder, manifest)
 
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the blocks were made from."""
+        return dict(self._manifest.fingerprint)
+
     def whole_blocks(self) -> int:
         """How many blocks from the first on are there and undamaged."""
         count = 0
@@ -112,17 +124,25 @@ class BlockStore:
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of all tensors, shared ones once."""
-        files: list[StoredFile] = list(self._manifest.blocks.values())
-        if self._manifest.shared is not None:
-            files.append(self._manifest.shared)
-        return sum(file.tensor_bytes for file in files)
+        """Bytes of all quantized tensors, shared ones once."""
+        return sum(file.tensor_bytes for file in self._files())
+
+    @property
+    def unquantized_bytes(self) -> int:
+        """Bytes of all trained norms and biases."""
+        return sum(file.unquantized_bytes for file in self._files())
+
+    def _files(self) -> list[StoredFile]:
+        beside = (self._manifest.shared, self._manifest.outer)
+        return [*self._manifest.blocks.values(), *(file for file in beside if file is not None)]
 
     def digest(self) -> str:
         """SHA-256 over the digests of all files: equal for equal quantized models."""
         summed = hashlib.sha256()
         if self._manifest.shared is not None:
             summed.update(self._manifest.shared.sha256.encode())
+        if self._manifest.outer is not None:
+            summed.update(self._manifest.outer.sha256.encode())
         for block in sorted(self._manifest.blocks):
             summed.update(self._manifest.blocks[block].sha256.encode())
         return summed.hexdigest()
@@ -141,21 +161,62 @@ class BlockStore:
             self._shared = load_file(self.folder / self._manifest.shared.file)
         return self._shared
 
+    @property
+    def training(self) -> dict[str, Any] | None:
+        """What fine-tuning the whole model told; None if it was not, or not wholly stored."""
+        return self._manifest.training
+
+    def finish_training(self, told: dict[str, Any]) -> None:
+        """Say that everything of a model trained as a whole is stored."""
+        self._manifest.training = told
+        self._manifest.write(self.folder)
+
+    def save_outer(self, tensors: Mapping[str, Tensor]) -> None:
+        """Store trained norms and biases that belong to no block, by their name in the model."""
+        self._manifest.outer = self._save(_OUTER_FILE, {}, tensors)
+        self._manifest.write(self.folder)
+
+    def load_outer(self) -> dict[str, Tensor]:
+        """Trained norms and biases that belong to no block; none, if none were stored.
+
+        Raises:
+            CheckpointError: they are missing or damaged.
+        """
+        if self._manifest.outer is None:
+            return {}
+        if not self._intact(self._manifest.outer):
+            raise CheckpointError(f"{self.folder / _OUTER_FILE} is missing or damaged")
+        return _under(load_file(self.folder / _OUTER_FILE), _UNQUANTIZED)
+
     def save_block(
-        self, block: int, weights: Mapping[str, QuantizedWeight], rows: Sequence[LayerRow]
+        self,
+        block: int,
+        weights: Mapping[str, QuantizedWeight],
+        rows: Sequence[LayerRow],
+        others: Mapping[str, Tensor] | None = None,
+        training: dict[str, Any] | None = None,
     ) -> None:
-        """Store a block's packed weights; the manifest names it only once its file is whole."""
+        """Store a block's packed weights; the manifest names it only once its file is whole.
+
+        Args:
+            block: its number.
+            weights: by kind of linear.
+            rows: of ``layers.csv``.
+            others: trained norms and biases, by their name in the block.
+            training: what fine-tuning told, as JSON can say it.
+        """
         tensors: dict[str, Tensor] = {}
         for kind, weight in weights.items():
             tensors |= {f"{kind}.{name}": tensor for name, tensor in weight.pack().items()}
             together = weight.shared()
-            if together is not None and not self._serves_model(together[0]):
+            if together is not None and not self.serves_model(together[0]):
                 tensors |= {f"{together[0]}.{key}": part for key, part in together[1].items()}
-        stored = self._save(f"block-{block:03d}.safetensors", tensors)
+        stored = self._save(f"block-{block:03d}.safetensors", tensors, others or {})
         self._manifest.blocks[block] = BlockEntry(
             **stored.model_dump(),
             linears={kind: weight.header() for kind, weight in weights.items()},
             rows=[asdict(row) for row in rows],
+            training=training,
         )
         self._manifest.write(self.folder)
 
@@ -173,7 +234,7 @@ class BlockStore:
         for kind, header in entry.linears.items():
             own = _under(tensors, kind)
             name = header.get("codebook_set")
-            source = (self.load_shared() or {}) if self._serves_model(name) else tensors
+            source = (self.load_shared() or {}) if self.serves_model(name) else tensors
             together = _under(source, name) if name else {}
             if name and not together:
                 raise CheckpointError(
@@ -186,23 +247,33 @@ class BlockStore:
                 raise CheckpointError(
                     f"{kind} of block {block} in {self.folder} cannot be unpacked: {error}"
                 ) from error
-        return StoredBlock(weights, [LayerRow(**row) for row in entry.rows])
+        rows = [LayerRow(**row) for row in entry.rows]
+        return StoredBlock(weights, rows, _under(tensors, _UNQUANTIZED), entry.training)
 
-    def _serves_model(self, name: str | None) -> bool:
+    def serves_model(self, name: str | None) -> bool:
+        """Whether a set of shared tensors is stored for the whole model, not for one block."""
         shared = self.load_shared()
         return name is not None and shared is not None and bool(_under(shared, name))
 
-    def _save(self, file: str, tensors: Mapping[str, Tensor]) -> StoredFile:
+    def _save(
+        self, file: str, tensors: Mapping[str, Tensor], others: Mapping[str, Tensor] | None = None
+    ) -> StoredFile:
         # Contiguous copies: safetensors refuses strides and tensors that share memory.
         owned = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in tensors.items()
         }
-        write_atomically(self.folder / file, lambda path: save_file(owned, path))
+        beside = {
+            f"{_UNQUANTIZED}.{name}": tensor.detach().cpu().clone()
+            for name, tensor in (others or {}).items()
+        }
+        everything = {**owned, **beside}
+        write_atomically(self.folder / file, lambda path: save_file(everything, path))
         return StoredFile(
             file=file,
             sha256=_file_digest(self.folder / file),
             tensor_bytes=sum(t.numel() * t.element_size() for t in owned.values()),
+            unquantized_bytes=sum(t.numel() * t.element_size() for t in beside.values()),
         )
 
     def _intact(self, stored: StoredFile) -> bool:

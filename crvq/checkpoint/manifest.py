@@ -23,7 +23,9 @@ class StoredFile(BaseModel):
     file: str
     sha256: str
     tensor_bytes: int
-    """Bytes of all tensors, without safetensors' own header."""
+    """Bytes of all quantized tensors, without safetensors' own header."""
+    unquantized_bytes: int = 0
+    """Bytes of trained norms and biases beside them; bits count these as unquantized weights."""
 
 
 class BlockEntry(StoredFile):
@@ -32,6 +34,8 @@ class BlockEntry(StoredFile):
     linears: dict[str, dict[str, Any]]
     """Headers by kind of linear."""
     rows: list[dict[str, Any]] = Field(default_factory=list)
+    training: dict[str, Any] | None = None
+    """What its fine-tuning told, to be told again when a run is resumed."""
 
 
 class Manifest(BaseModel):
@@ -44,6 +48,10 @@ class Manifest(BaseModel):
     """What the blocks were made from; blocks of another fingerprint are not gone on from."""
     shared: StoredFile | None = None
     """Codebooks that serve the whole model."""
+    outer: StoredFile | None = None
+    """Trained norms and biases that belong to no block."""
+    training: dict[str, Any] | None = None
+    """What fine-tuning the whole model told; null until it is done."""
     blocks: dict[int, BlockEntry] = Field(default_factory=dict)
 
     def write(self, folder: Path) -> None:

@@ -6,19 +6,21 @@ from pathlib import Path
 
 from crvq.config.text import TextConfig
 from crvq.data.documents import Documents, require_text
-from crvq.data.registry import find_text_source
+from crvq.data.registry import read_source
+from crvq.models.load import LoadedModel
 
 
-def load_documents(config: TextConfig, cache: Path) -> Documents:
+def load_documents(config: TextConfig, cache: Path, loaded: LoadedModel | None = None) -> Documents:
     """The documents that ``config`` describes; a local ``path`` wins over ``source``.
 
     Args:
         config: a text source (calibration or evaluation).
         cache: folder for downloads (the hub has its own).
+        loaded: the run's model, for sources that work with it.
 
     Raises:
         ConfigError: an unknown source, or a key that it needs is missing.
         SourceError: the text is missing, unreadable, blank or unreachable.
     """
-    source = find_text_source("path" if config.path is not None else config.source)
-    return require_text(source(config, cache))
+    source = "path" if config.path is not None else config.source
+    return require_text(read_source(source, config, cache, loaded))

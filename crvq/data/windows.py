@@ -30,27 +30,26 @@ def evaluation_windows(
     context: int,
     max_windows: int | None = None,
     key: str = "eval.perplexity.NAME",
+    stride: int | None = None,
 ) -> torch.Tensor:
-    """Consecutive windows that do not overlap, (n, context); the tail is dropped.
+    """Consecutive windows, (n, context), a view of ``tokens``; the tail is dropped.
 
     Args:
         tokens: (n_tokens,) the whole text.
         context: tokens in a window.
         max_windows: keep only the first so many.
         key: the dataset's config key, for the message.
+        stride: tokens from one window's start to the next one's; None: ``context``, no overlap.
 
     Raises:
         ConfigError: the text is too short for one window.
     """
-    count = len(tokens) // context
-    if count == 0:
+    if len(tokens) < context:
         raise ConfigError(
             f"{key}: the text has {len(tokens)} tokens, but one window needs {context}; set "
             f"{key}.context={len(tokens)} or less, or use a longer text"
         )
-    if max_windows is not None:
-        count = min(count, max_windows)
-    return tokens[: count * context].view(count, context)
+    return tokens.unfold(0, context, stride or context)[:max_windows]
 
 
 def calibration_windows(

@@ -80,12 +80,17 @@ class BlockStream:
 
     def outputs(self, index: int) -> Iterator[Tensor]:
         """Outputs of block ``index`` for each batch, computed one by one."""
-        block = self._blocks[index]
         for batch, hidden in enumerate(self.hidden):
-            with torch.inference_mode(), forward_precision(self._device, self._dtype):
-                output = self._calls[batch][index].run(block, hidden)
+            # Not inference mode: fine-tuning takes gradients through what is computed here.
+            with torch.no_grad():
+                output = self.output(index, batch, hidden)
             # Outside the context: a caller between two batches is not to compute in it.
             yield output
+
+    def output(self, index: int, batch: int, hidden: Tensor) -> Tensor:
+        """Output of block ``index`` for hidden states of batch ``batch``, with a graph."""
+        with forward_precision(self._device, self._dtype):
+            return self._calls[batch][index].run(self._blocks[index], hidden)
 
     def advance(self, index: int) -> None:
         """Replace the hidden states by the outputs of block ``index``."""
@@ -106,7 +111,7 @@ class BlockStream:
                 raise _StopForwardError
 
         watched = self._blocks[:1] if only_first else self._blocks
-        with _hooks(watched, note), torch.inference_mode():
+        with _hooks(watched, note), torch.no_grad():
             try:
                 with forward_precision(self._device, self._dtype):
                     _run_decoder(model, batch)

@@ -24,10 +24,14 @@ class LinearSlot:
     module: nn.Module | None = None
     """The module that is called with the input; None for an expert's slice."""
 
+    def view(self, held: Tensor) -> Tensor:
+        """The part ``(out, in)`` of a tensor laid out as the parameter is (its gradient, say)."""
+        own = held if self.expert is None else held[self.expert]
+        return own.T if self.transposed else own
+
     @property
     def _view(self) -> Tensor:
-        held = self.parameter.data if self.expert is None else self.parameter.data[self.expert]
-        return held.T if self.transposed else held
+        return self.view(self.parameter.data)
 
     def read(self) -> Tensor:
         """The weight ``(out, in)`` in float32, a copy."""

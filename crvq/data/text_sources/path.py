@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crvq.config.text import TextConfig
 from crvq.data.documents import Documents, chosen
-from crvq.data.readers import READERS
+from crvq.data.readers import READERS, find_reader
 from crvq.data.registry import text_source
 from crvq.errors import ConfigError, SourceError
 
@@ -19,8 +19,10 @@ def load(config: TextConfig, cache: Path) -> Documents:
     path = Path(config.path).expanduser()
     texts: list[str] = []
     for file in _files(path):
+        reader = find_reader(file)
+        assert reader is not None
         try:
-            texts += READERS[file.suffix](file, config.column)
+            texts += reader(file, config.column)
         except UnicodeDecodeError as error:
             raise SourceError(f"{file} is not UTF-8 text: {error}; convert it first") from error
         except OSError as error:
@@ -32,7 +34,7 @@ def _files(path: Path) -> list[Path]:
     """The file itself, or the files below a folder that there is a reader for."""
     allowed = ", ".join(READERS)
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.is_file() and f.suffix in READERS)
+        files = sorted(f for f in path.rglob("*") if f.is_file() and find_reader(f))
         if not files:
             names = sorted(entry.name for entry in path.iterdir())[:10]
             raise SourceError(
@@ -42,6 +44,6 @@ def _files(path: Path) -> list[Path]:
         return files
     if not path.is_file():
         raise SourceError(f"path={path}: there is no such file or folder (from {Path.cwd()})")
-    if path.suffix not in READERS:
+    if find_reader(path) is None:
         raise ConfigError(f"path={path} ends in {path.suffix!r}; allowed: {allowed}")
     return [path]

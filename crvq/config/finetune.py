@@ -1,0 +1,220 @@
+"""Fine-tuning: what is trained after quantization, on which windows, and how."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from crvq.config.calibration import CalibrationConfig
+from crvq.config.strict import StrictModel
+from crvq.errors import ConfigError
+
+TrainedKind = Literal["codebooks", "scales", "norms"]
+
+
+class WindowSplit(NamedTuple):
+    """How many windows train, and how many validate."""
+
+    train: int
+    validation: int
+
+
+class TrainingConfig(StrictModel):
+    """What both stages of fine-tuning have in common: Adam and when it stops."""
+
+    learning_rate: float = Field(gt=0, description="Adam's, at the top of the schedule")
+    relative_rate: bool = Field(
+        True,
+        description="learning rates are parts of each tensor's root mean square (codebook entries "
+        "are a hundredth of row scales); false: plain Adam, as the authors take",
+    )
+    scale_rate: float = Field(1.0, gt=0, description="learning rate of scales, as a factor")
+    norm_rate: float = Field(1.0, gt=0, description="learning rate of norms, as a factor")
+    betas: tuple[float, float] = (0.9, 0.95)
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="cosine falls to zero")
+    warmup: float = Field(0.1, ge=0, lt=1, description="part of the steps in which the rate rises")
+    batch_size: int = Field(1, ge=1, description="windows in a step")
+    epochs: int = Field(ge=1, description="passes over the training windows at most")
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many validations without gain; null: never early"
+    )
+    max_skipped: int = Field(
+        10, ge=0, description="stop after so many steps whose loss or gradient is not finite"
+    )
+
+
+class BlockConfig(TrainingConfig):
+    """Block fine-tuning: a quantized block learns to give the full-precision block's outputs."""
+
+    samples: int | None = Field(
+        None,
+        ge=2,
+        description="windows, validation included, at least calibration.samples; null: all of "
+        "finetune.samples",
+    )
+    loss: Literal["mse", "token_relative"] = Field(
+        "token_relative",
+        description="mse: squared error over all tokens, in which a few huge activations rule; "
+        "token_relative: each token's by its own energy, which is what the next norm sees",
+    )
+    targets: Literal["block", "model"] = Field(
+        "block",
+        description="block: the full-precision block's outputs for the quantized prefix's inputs "
+        "(the authors); model: the full-precision model's own outputs of that block",
+    )
+
+
+class EndToEndConfig(TrainingConfig):
+    """End-to-end fine-tuning: KL divergence to the full-precision model's predictions."""
+
+    steps: int | None = Field(None, ge=1, description="stop after so many; null: as epochs say")
+    length: int | None = Field(
+        None, ge=2, description="windows are cut to this many tokens; null: calibration.length"
+    )
+    microbatch: int = Field(1, ge=1, description="windows in one forward and backward pass")
+    validate_every: int = Field(50, ge=1, description="steps between validations")
+    save_every: int = Field(
+        50, ge=1, description="steps between saved states; a resume starts there"
+    )
+    teacher: Literal["hidden_states", "top_k"] = Field(
+        "hidden_states",
+        description="what is kept of the full-precision model: its last hidden states (exact, the "
+        "head is applied again), or its top_k predictions and the tail's mass",
+    )
+    top_k: int = Field(128, ge=1, description="teacher=top_k: predictions kept for a token")
+    gradient_checkpointing: bool = Field(
+        False, description="keep only each block's input and compute it twice: less memory"
+    )
+
+
+class FinetuneConfig(StrictModel):
+    """The finetune group."""
+
+    samples: int | None = Field(
+        None,
+        ge=2,
+        description="windows drawn from the calibration text for fine-tuning, at least "
+        "calibration.samples; null: just these",
+    )
+    validation: float = Field(0.125, gt=0, lt=1, description="part of the windows that validates")
+    train: tuple[TrainedKind, ...] = Field(
+        ("codebooks", "scales", "norms"), min_length=1, description="norms: biases too"
+    )
+    block: BlockConfig | None = None
+    end_to_end: EndToEndConfig | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is to be trained."""
+        return self.block is not None or self.end_to_end is not None
+
+    def windows(self, calibration: CalibrationConfig) -> int:
+        """Windows to draw from the calibration text."""
+        return max(calibration.samples, self.samples or 0) if self.asked else calibration.samples
+
+    def split(self, calibration: CalibrationConfig, total: int) -> WindowSplit:
+        """The first windows train, the last validate; training windows are whole batches."""
+        validation = max(1, ceil(self.validation * total))
+        train = (total - validation) // calibration.batch_size * calibration.batch_size
+        return WindowSplit(train, total - train)
+
+    def block_split(self, calibration: CalibrationConfig) -> WindowSplit:
+        """Windows of the block stage: a part of all those drawn."""
+        total = self.windows(calibration)
+        if self.block is not None and self.block.samples is not None:
+            total = min(total, max(self.block.samples, calibration.samples))
+        return self.split(calibration, total)
+
+    def end_to_end_split(self, calibration: CalibrationConfig) -> WindowSplit:
+        """Windows of the end-to-end stage, cut to its length."""
+        train, validation = self.split(calibration, self.windows(calibration))
+        pieces = 1
+        if self.end_to_end is not None and self.end_to_end.length is not None:
+            pieces = calibration.length // self.end_to_end.length
+        return WindowSplit(train * pieces, validation * pieces)
+
+    def end_to_end_steps(self, calibration: CalibrationConfig) -> int:
+        """Steps of the end-to-end stage."""
+        assert self.end_to_end is not None
+        an_epoch = -(-self.end_to_end_split(calibration).train // self.end_to_end.batch_size)
+        return self.end_to_end.steps or an_epoch * self.end_to_end.epochs
+
+
+def check_finetune(config: FinetuneConfig, calibration: CalibrationConfig) -> None:
+    """Refuse what cannot be trained on the windows that there are.
+
+    Raises:
+        ConfigError: names the key, what was seen, and which value would do.
+    """
+    if config.block is not None:
+        _check_block(config, config.block, calibration)
+    if config.end_to_end is not None:
+        _check_end_to_end(config, config.end_to_end, calibration)
+
+
+def _check_block(
+    config: FinetuneConfig, block: BlockConfig, calibration: CalibrationConfig
+) -> None:
+    total, passed = config.windows(calibration), calibration.batch_size
+    if block.samples is not None and block.samples > total:
+        raise ConfigError(
+            f"finetune.block.samples={block.samples}: only {total} windows are drawn; set "
+            f"finetune.samples={block.samples}, or finetune.block.samples={total} or less"
+        )
+    train, validation = config.block_split(calibration)
+    if train < 1:
+        raise ConfigError(
+            f"finetune.block: of {train + validation} windows none is left to train on with "
+            f"finetune.validation={config.validation:g} and calibration.batch_size={passed}; set "
+            f"finetune.samples={2 * passed + validation} or more, or calibration.batch_size=1"
+        )
+    if block.batch_size % passed:
+        raise ConfigError(
+            f"finetune.block.batch_size={block.batch_size} is not made of whole passes of "
+            f"calibration.batch_size={passed} windows; set finetune.block.batch_size="
+            f"{-(-block.batch_size // passed) * passed}, or calibration.batch_size=1"
+        )
+    _check_batch("block", block.batch_size, train, validation)
+
+
+def _check_end_to_end(
+    config: FinetuneConfig, stage: EndToEndConfig, calibration: CalibrationConfig
+) -> None:
+    if stage.length is not None and stage.length > calibration.length:
+        raise ConfigError(
+            f"finetune.end_to_end.length={stage.length} is more than the {calibration.length} "
+            f"tokens of calibration.length; set finetune.end_to_end.length={calibration.length} "
+            f"or less, or calibration.length={stage.length}"
+        )
+    train, validation = config.end_to_end_split(calibration)
+    if train < 1:
+        raise ConfigError(
+            f"finetune.end_to_end: of {validation} windows none is left to train on with "
+            f"finetune.validation={config.validation:g}; set finetune.samples to more"
+        )
+    _check_batch("end_to_end", stage.batch_size, train, validation)
+    if stage.batch_size % stage.microbatch:
+        raise ConfigError(
+            f"finetune.end_to_end.batch_size={stage.batch_size} is not made of whole microbatches "
+            f"of {stage.microbatch}; set finetune.end_to_end.batch_size="
+            f"{-(-stage.batch_size // stage.microbatch) * stage.microbatch}"
+        )
+    possible = -(-train // stage.batch_size) * stage.epochs
+    if stage.steps is not None and stage.steps > possible:
+        epochs = -(-stage.steps * stage.batch_size // train)
+        raise ConfigError(
+            f"finetune.end_to_end.steps={stage.steps}: {stage.epochs} epochs of {train} windows, "
+            f"{stage.batch_size} a step, are {possible} steps; set finetune.end_to_end.steps="
+            f"{possible} or less, finetune.end_to_end.epochs={epochs}, or finetune.samples to more"
+        )
+
+
+def _check_batch(stage: str, batch_size: int, train: int, validation: int) -> None:
+    if batch_size > train:
+        raise ConfigError(
+            f"finetune.{stage}.batch_size={batch_size} does not fit: {train} windows train (and "
+            f"{validation} validate); set finetune.{stage}.batch_size={train} or less, or "
+            "finetune.samples to more"
+        )

@@ -1,0 +1,1 @@
+"""Training of codebooks, scales and norms after quantization."""

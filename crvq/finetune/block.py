@@ -1,0 +1,114 @@
+"""Block fine-tuning: a quantized block learns to give the full-precision block's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from crvq.config.finetune import BlockConfig, FinetuneConfig
+from crvq.finetune.block_loss import block_loss
+from crvq.finetune.curve import CurvePoint, TrainingSummary
+from crvq.finetune.free_values import FreeValues, QuantizedSlot, norm_parameters
+from crvq.finetune.training import Loss, Training
+from crvq.weights.quantized import QuantizedWeight
+
+
+@dataclass(frozen=True)
+class BlockBatches:
+    """What a block is trained on: batches of windows, those for validation last."""
+
+    run: Callable[[int], Tensor]
+    """The block's outputs ``(windows, tokens, hidden)`` for a batch, with a graph."""
+    targets: Sequence[Tensor]
+    train: int
+    """How many batches train; the rest validates."""
+
+
+@dataclass(frozen=True)
+class TunedBlock:
+    """A block after its training."""
+
+    weights: dict[str, QuantizedWeight]
+    """Those that were trained, by name, as they are stored."""
+    others: dict[str, Tensor]
+    """Trained norms and biases by name, 16 bits."""
+    summary: TrainingSummary
+    points: list[CurvePoint]
+
+
+def finetune_block(
+    index: int,
+    block: nn.Module,
+    linears: Sequence[QuantizedSlot],
+    batches: BlockBatches,
+    config: FinetuneConfig,
+    passes: int,
+    seed: int,
+    fixed_sets: Collection[str] = (),
+) -> TunedBlock | None:
+    """Train a block's codebooks, scales and norms (arXiv 2412.09282, algorithm 1's last step).
+
+    Args:
+        index: of the block, for the curve.
+        block: with quantized weights in place; it ends with the best ones found.
+        linears: its quantized linears, named by kind.
+        batches: inputs and targets.
+        config: the finetune group; ``block`` must be set.
+        passes: batches in a step.
+        seed: of the order of batches.
+        fixed_sets: codebooks that other blocks use too.
+
+    Returns:
+        None if nothing in the block can be trained. Otherwise the validation loss of what comes
+        back is not above that of what came.
+    """
+    stage = config.block
+    assert stage is not None
+    free = FreeValues(
+        linears, norm_parameters(block), config.train, stage.relative_rate, fixed_sets
+    )
+    if not free.leaves:
+        return None
+    energy = _energy(batches)
+    an_epoch = -(-batches.train // passes)
+    training = Training(free, stage, an_epoch * stage.epochs, an_epoch, an_epoch, "block", index)
+
+    def loss_of(batch: int) -> Tensor:
+        return block_loss(stage.loss, batches.run(batch), batches.targets[batch], energy)
+
+    def losses(step: int) -> Iterator[Loss]:
+        for batch in batches_of(step, batches.train, passes, seed):
+            yield lambda batch=batch: loss_of(batch)  # type: ignore[misc]
+
+    @torch.no_grad()
+    def validate() -> float:
+        held = range(batches.train, len(batches.targets))
+        return sum(float(loss_of(batch)) for batch in held) / len(held)
+
+    summary = training.run(losses, validate)
+    best = training.state.best
+    if best is None:
+        return TunedBlock({}, {}, summary, training.state.points)
+    return TunedBlock(free.weights(best), free.others(best), summary, training.state.points)
+
+
+def steps_of(config: BlockConfig, train_windows: int) -> int:
+    """Steps of each block."""
+    return -(-train_windows // config.batch_size) * config.epochs
+
+
+def _energy(batches: BlockBatches) -> float:
+    train = batches.targets[: batches.train]
+    return sum(float(one.float().square().mean()) for one in train) / len(train)
+
+
+def batches_of(step: int, train: int, passes: int, seed: int) -> list[int]:
+    """Which batches a step sees: every epoch has an order of its own."""
+    an_epoch = -(-train // passes)
+    epoch, place = divmod(step, an_epoch)
+    generator = torch.Generator().manual_seed((seed + epoch) % 2**63)
+    order = torch.randperm(train, generator=generator)
+    return order[place * passes : (place + 1) * passes].tolist()

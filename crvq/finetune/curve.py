@@ -1,0 +1,55 @@
+"""What is kept of a training's course."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One validation: a row of ``finetune.csv``."""
+
+    stage: str
+    """``block`` or ``end_to_end``."""
+    block: int | None
+    """Which block; None for the whole model."""
+    epoch: float
+    """Passes over the training windows so far."""
+    step: int
+    """Steps so far; 0 is before training."""
+    train_loss: float | None
+    """Mean over the steps since the point before; None at the start."""
+    validation_loss: float
+    """With values rounded to storage, as they would be kept."""
+    learning_rate: float
+    """At the last step."""
+    seconds: float
+    """Since the training began."""
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """A training in a few numbers."""
+
+    steps: int
+    best_step: int
+    """0: the start was best, and nothing was changed."""
+    first_loss: float
+    """Validation loss before."""
+    best_loss: float
+    """Validation loss of what is kept."""
+    skipped: int
+    """Steps whose loss or gradient was not finite."""
+    stopped: str
+    """Why it ended: ``done``, ``no gain`` or ``not finite``."""
+    trained_values: int
+    """Numbers that were free."""
+    seconds: float
+
+    def __str__(self) -> str:
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        early = f", stopped early ({self.stopped})" if self.stopped != "done" else ""
+        return (
+            f"validation loss {self.first_loss:.4g} to {self.best_loss:.4g} "
+            f"(step {self.best_step} of {self.steps}{skipped}{early}), {self.seconds:.1f} s"
+        )

@@ -1,0 +1,103 @@
+"""End-to-end fine-tuning: the quantized model learns to predict as the full-precision one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from crvq.config.finetune import EndToEndConfig
+from crvq.finetune.block import batches_of
+from crvq.finetune.curve import TrainingSummary
+from crvq.finetune.free_values import FreeValues
+from crvq.finetune.kl_divergence import sliced_kl
+from crvq.finetune.recompute import recomputed
+from crvq.finetune.teacher import Student, Teacher
+from crvq.finetune.training import Loss, Training, TrainingState
+from crvq.finetune.training_file import load_training, save_training
+from crvq.models.precision import forward_precision
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What a model is distilled from, and how."""
+
+    student: Student
+    blocks: Sequence[nn.Module]
+    teacher: Teacher
+    windows: Tensor
+    """``(windows, length)`` token ids; those that train come first. The teacher knows all."""
+    train: int
+    """How many windows train; the rest validates."""
+    config: EndToEndConfig
+    activation_dtype: torch.dtype
+    device: torch.device
+    seed: int
+
+    def loss(self, indices: list[int]) -> Tensor:
+        """Mean KL(teacher || student) over the positions of some windows, with a graph."""
+        with forward_precision(self.device, self.activation_dtype):
+            states = self.student.body(self.windows[indices].to(self.device)).flatten(0, 1)
+            divergence = self.teacher.divergence(indices, self.student.head)
+            return sliced_kl(states, self.student.head, divergence)
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """How a distillation went."""
+
+    summary: TrainingSummary
+    state: TrainingState
+
+
+def distill(
+    free: FreeValues,
+    task: Distillation,
+    steps: int,
+    path: Path,
+    identity: str,
+    on_start: Callable[[int], None] = lambda step: None,
+    on_step: Callable[[TrainingState], None] = lambda state: None,
+) -> Distilled:
+    """Train free values by KL divergence (the authors' last stage, as in AQLM, arXiv 2401.06118).
+
+    The model ends with the best values; the validation loss is never above that of the start.
+
+    Args:
+        free: of the whole model, in which its values lie.
+        task: text, teacher and settings.
+        steps: in all.
+        path: where the state is saved every ``save_every`` steps, and gone on from.
+        identity: of all that the result depends on.
+        on_start: told the step that is gone on from.
+        on_step: told after each step.
+    """
+    config = task.config
+    an_epoch = -(-task.train // config.batch_size)
+    training = Training(free, config, steps, config.validate_every, an_epoch, "end_to_end")
+    load_training(path, training, free, identity)
+    on_start(training.state.step)
+
+    def losses(step: int) -> Iterator[Loss]:
+        indices = batches_of(step, task.train, config.batch_size, task.seed)
+        for start in range(0, len(indices), config.microbatch):
+            part = indices[start : start + config.microbatch]
+            yield lambda part=part: task.loss(part)  # type: ignore[misc]
+
+    @torch.no_grad()
+    def validate() -> float:
+        held = range(task.train, len(task.windows))
+        return sum(float(task.loss([index])) for index in held) / len(held)
+
+    def settle(state: TrainingState) -> None:
+        if state.step % config.save_every == 0 or state.step == steps or state.stopped != "done":
+            save_training(path, training, free, identity)
+        on_step(state)
+
+    with recomputed(task.blocks) if config.gradient_checkpointing else nullcontext():
+        summary = training.run(losses, validate, settle)
+    return Distilled(summary, training.state)

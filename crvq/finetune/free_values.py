@@ -1,0 +1,225 @@
+"""The free values of quantized linears and norms, and their way into the model and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from crvq.models.linear_slots import LinearSlot
+from crvq.weights.quantized import QuantizedWeight
+from crvq.weights.trainable import Parts, TrainableWeight, trainable
+
+Values = dict[str, Tensor]
+"""Float32 values by name of a leaf."""
+
+
+@dataclass(frozen=True)
+class QuantizedSlot:
+    """A linear of the model and the quantized weight in it."""
+
+    name: str
+    """Unique among those that are trained together."""
+    slot: LinearSlot
+    weight: QuantizedWeight
+
+
+@dataclass
+class Leaf:
+    """One free tensor. The optimizer sees ``free``; its value is ``free * unit``."""
+
+    kind: str
+    """codebooks, scales or norms."""
+    free: Tensor
+    unit: float
+    """A power of two, so that values survive the way there and back bit for bit."""
+
+    @property
+    def value(self) -> Tensor:
+        """Float32."""
+        return self.free * self.unit
+
+
+@dataclass
+class _Linear:
+    slot: LinearSlot
+    weight: TrainableWeight
+    leaves: dict[str, str]
+    """The leaf behind each part; parts without one are fixed."""
+    fixed: dict[str, Tensor] = field(default_factory=dict)
+
+    def parts(self, values: Mapping[str, Tensor]) -> Parts:
+        return {**self.fixed, **{part: values[leaf] for part, leaf in self.leaves.items()}}
+
+
+class FreeValues:
+    """All that one training may change.
+
+    The model's own parameters stand in for dense weights: `write` puts decoded weights there, a
+    backward pass leaves gradients there, and `gradients` turns each of them, as soon as it is
+    complete, into gradients of codebooks and scales and frees it. So no graph of the decoding and
+    no more than one dense gradient is held.
+
+    Args:
+        linears: quantized linears, in any formats.
+        others: full-precision parameters to train, by name; norms and biases.
+        kinds: which of codebooks, scales and norms are free.
+        relative: leaves are in units of about their root mean square.
+        fixed_sets: names of codebook sets that must not change here.
+    """
+
+    def __init__(
+        self,
+        linears: Collection[QuantizedSlot],
+        others: Mapping[str, Tensor],
+        kinds: Collection[str],
+        relative: bool,
+        fixed_sets: Collection[str] = (),
+    ) -> None:
+        self.leaves: dict[str, Leaf] = {}
+        self._linears: dict[str, _Linear] = {}
+        self._relative = relative
+        for linear in linears:
+            made = trainable(linear.weight, linear.slot.parameter.device)
+            if made is not None:
+                self._linears[linear.name] = self._join(linear, made, kinds, fixed_sets)
+        self._others = dict(others) if "norms" in kinds else {}
+        for name, parameter in self._others.items():
+            self._add(f"norms/{name}", "norms", parameter.detach().float())
+
+    def _join(
+        self,
+        linear: QuantizedSlot,
+        weight: TrainableWeight,
+        kinds: Collection[str],
+        fixed_sets: Collection[str],
+    ) -> _Linear:
+        joined = _Linear(linear.slot, weight, {})
+        for part, value in weight.parts.items():
+            owner = weight.owner(part)
+            if weight.kind(part) not in kinds or owner in fixed_sets:
+                joined.fixed[part] = value
+                continue
+            leaf = f"{linear.name}/{part}" if owner is None else f"sets/{owner}/{part}"
+            joined.leaves[part] = leaf
+            if leaf not in self.leaves:
+                self._add(leaf, weight.kind(part), value)
+        return joined
+
+    def _add(self, name: str, kind: str, value: Tensor) -> None:
+        size = float(value.square().mean().sqrt()) if self._relative else 1.0
+        unit = 2.0 ** round(math.log2(size)) if size > 0 and math.isfinite(size) else 1.0
+        self.leaves[name] = Leaf(kind, value / unit, unit)
+
+    @property
+    def count(self) -> int:
+        """Numbers that are free."""
+        return sum(leaf.free.numel() for leaf in self.leaves.values())
+
+    def values(self) -> Values:
+        """As they are now."""
+        return {name: leaf.value for name, leaf in self.leaves.items()}
+
+    def stored(self) -> Values:
+        """As they would come back from storage.
+
+        Raises:
+            ValueError: a value is not finite or exceeds its storage.
+        """
+        values = self.values()
+        found: Values = {}
+        for linear in self._linears.values():
+            for part, leaf in linear.leaves.items():
+                if leaf not in found:
+                    found[leaf] = linear.weight.stored(part, values[leaf])
+        for name in self._others:
+            found[f"norms/{name}"] = _half(values[f"norms/{name}"]).float()
+        return found
+
+    def write(self, values: Values) -> None:
+        """Put values into the model: decoded weights and norms."""
+        with torch.no_grad():
+            for linear in self._linears.values():
+                if linear.leaves:
+                    linear.slot.write(linear.weight.dense(linear.parts(values)))
+            for name, parameter in self._others.items():
+                parameter.data.copy_(values[f"norms/{name}"])
+
+    def weights(self, values: Values) -> dict[str, QuantizedWeight]:
+        """The quantized weights with these values, by name of the linear."""
+        return {
+            name: linear.weight.quantized(linear.parts(values))
+            for name, linear in self._linears.items()
+            if linear.leaves
+        }
+
+    def others(self, values: Values) -> dict[str, Tensor]:
+        """Trained norms and biases by name, in 16 bits (what unquantized weights count as)."""
+        return {name: _half(values[f"norms/{name}"]) for name in self._others}
+
+    @contextmanager
+    def gradients(self) -> Iterator[None]:
+        """Backward passes inside add to the leaves' ``free.grad``."""
+        by_parameter: dict[Tensor, list[_Linear]] = {}
+        for linear in self._linears.values():
+            if linear.leaves:
+                by_parameter.setdefault(linear.slot.parameter, []).append(linear)
+        others = {parameter: name for name, parameter in self._others.items()}
+        handles = []
+        for parameter in [*by_parameter, *others]:
+            parameter.requires_grad_(True)
+
+            def take(done: Tensor) -> None:
+                gradient, done.grad = done.grad, None
+                assert gradient is not None
+                for linear in by_parameter.get(done, ()):
+                    self._take(linear, linear.slot.view(gradient).float())
+                if done in others:
+                    self._add_gradient(f"norms/{others[done]}", gradient.float())
+
+            handles.append(parameter.register_post_accumulate_grad_hook(take))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for parameter in [*by_parameter, *others]:
+                parameter.requires_grad_(False)
+                parameter.grad = None
+
+    @torch.no_grad()
+    def _take(self, linear: _Linear, gradient: Tensor) -> None:
+        parts = linear.parts({leaf: self.leaves[leaf].value for leaf in linear.leaves.values()})
+        found = linear.weight.pullback(parts, gradient)
+        for part, leaf in linear.leaves.items():
+            self._add_gradient(leaf, found[part])
+
+    def _add_gradient(self, name: str, gradient: Tensor) -> None:
+        leaf = self.leaves[name]
+        scaled = gradient * leaf.unit
+        leaf.free.grad = scaled if leaf.free.grad is None else leaf.free.grad + scaled
+
+
+def nothing_to_train(kinds: Collection[str], how: str) -> str:
+    """The message for weights of which nothing that was asked for is free."""
+    return (
+        f"finetune.train={list(kinds)}: the quantized weights of this method have none of these "
+        f"that could be trained {how} (grids and binarized weights have scales only, GPTVQ's have "
+        "codebooks only, and codebooks of the whole model are trained end to end); add scales or "
+        "norms to finetune.train, or set finetune=none"
+    )
+
+
+def norm_parameters(module: nn.Module) -> dict[str, Tensor]:
+    """A module's one-dimensional parameters by name: weights of norms, and biases."""
+    return {name: one for name, one in module.named_parameters() if one.ndim == 1}
+
+
+def _half(value: Tensor) -> Tensor:
+    """16 bits: float16, or bfloat16 where that is too narrow."""
+    half = value.half()
+    return half if bool(torch.isfinite(half).all()) else value.bfloat16()

@@ -1,0 +1,92 @@
+"""KL divergence to a teacher's predictions, a slice of positions at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Head = Callable[[Tensor], Tensor]
+"""From hidden states ``(positions, hidden)`` to logits ``(positions, vocabulary)``."""
+Divergence = Callable[[slice, Tensor], Tensor]
+"""From a slice of positions and the student's float32 logits there to the sum of their KL."""
+
+POSITIONS = 256
+"""Positions whose logits are held at once: 50 MB in float32 for 49152 tokens."""
+
+
+def sliced_kl(
+    states: Tensor, head: Head, divergence: Divergence, positions: int = POSITIONS
+) -> Tensor:
+    """The mean over positions of KL(teacher || student), with a gradient for ``states``.
+
+    The gradient is taken slice by slice as the loss is computed, so that neither logits of all
+    positions are held nor any are computed twice. Only one backward pass is possible.
+
+    Args:
+        states: the student's last hidden states, ``(positions, hidden)``.
+        head: frozen; no gradient is taken for it.
+        divergence: see `crvq.finetune.teacher`.
+        positions: of a slice.
+    """
+    wanted = states.requires_grad and torch.is_grad_enabled()
+    return _SlicedKl.apply(states, head, divergence, positions, wanted)
+
+
+def exact_kl(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL between predictions given as logits ``(positions, vocabulary)``, summed."""
+    known = teacher.float().log_softmax(-1)
+    return (known.exp() * (known - student.float().log_softmax(-1))).sum()
+
+
+def top_k_kl(log_probabilities: Tensor, tokens: Tensor, student: Tensor) -> Tensor:
+    """KL with all tokens but the teacher's k likeliest taken as one, summed over positions.
+
+    A lower bound of the exact divergence, and the same where k is the whole vocabulary.
+
+    Args:
+        log_probabilities: the teacher's, ``(positions, k)``.
+        tokens: which they are, ``(positions, k)``.
+        student: logits ``(positions, vocabulary)``.
+    """
+    guessed = student.float().log_softmax(-1).gather(-1, tokens)
+    known = log_probabilities.exp()
+    total = (known * (log_probabilities - guessed)).sum()
+    if tokens.shape[-1] == student.shape[-1]:
+        return total
+    smallest = torch.finfo(torch.float32).eps
+    tail = (1 - known.sum(-1)).clamp_min(smallest)
+    guessed_tail = (1 - guessed.exp().sum(-1)).clamp_min(smallest)
+    return total + (tail * (tail.log() - guessed_tail.log())).sum()
+
+
+class _SlicedKl(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - autograd's own
+        states: Tensor,
+        head: Head,
+        divergence: Divergence,
+        positions: int,
+        wanted: bool,
+    ) -> Tensor:
+        gradient = torch.empty_like(states) if wanted else None
+        total = torch.zeros((), device=states.device)
+        for start in range(0, len(states), positions):
+            part = slice(start, min(start + positions, len(states)))
+            with torch.set_grad_enabled(wanted):
+                own = states[part].detach().requires_grad_(wanted)
+                loss = divergence(part, head(own).float())
+            if gradient is not None:
+                (gradient[part],) = torch.autograd.grad(loss, own)
+            total += loss.detach()
+        if gradient is not None:
+            ctx.save_for_backward(gradient / len(states))
+        return total / len(states)
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        (gradient,) = ctx.saved_tensors
+        return gradient * scale, None, None, None, None

@@ -1,0 +1,191 @@
+"""Adam over free values: steps, validation, early stop, and the best kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from crvq.config.finetune import TrainingConfig
+from crvq.finetune.curve import CurvePoint, TrainingSummary
+from crvq.finetune.free_values import FreeValues, Values
+from crvq.finetune.schedule import rate_factor
+
+Loss = Callable[[], Tensor]
+"""Computes a loss of one part of a step, with a graph."""
+
+
+@dataclass
+class TrainingState:
+    """Where a training is; all that a resumed one needs besides the leaves and Adam's moments."""
+
+    step: int = 0
+    best: Values | None = None
+    """None: the start, as it lies in storage."""
+    best_step: int = 0
+    first_loss: float = math.nan
+    best_loss: float = math.inf
+    worse: int = 0
+    """Validations since the best."""
+    skipped: int = 0
+    stopped: str = "done"
+    seconds: float = 0.0
+    train_total: float = 0.0
+    """Sum of training losses since the last validation."""
+    train_count: int = 0
+    points: list[CurvePoint] = field(default_factory=list)
+
+
+class Training:
+    """Lowers a loss and keeps what validates best, rounded to storage; the start is a candidate.
+
+    Args:
+        free: what is trained. Its present values must be those of the model.
+        config: Adam, schedule and stopping.
+        steps: in all.
+        validate_every: steps between validations.
+        an_epoch: steps of a pass over the training windows.
+        stage: for the curve.
+        block: for the curve.
+    """
+
+    def __init__(
+        self,
+        free: FreeValues,
+        config: TrainingConfig,
+        steps: int,
+        validate_every: int,
+        an_epoch: int,
+        stage: str,
+        block: int | None = None,
+    ) -> None:
+        self.state = TrainingState()
+        self._free, self._config, self._steps = free, config, steps
+        self._start = free.values()
+        self._every, self._an_epoch = validate_every, an_epoch
+        self._stage, self._block = stage, block
+        rates = {"codebooks": 1.0, "scales": config.scale_rate, "norms": config.norm_rate}
+        self._rates = [rate for kind, rate in rates.items() if self._of(kind)]
+        groups = [{"params": self._of(kind)} for kind in rates if self._of(kind)]
+        self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, betas=config.betas)
+
+    def _of(self, kind: str) -> list[Tensor]:
+        return [leaf.free for leaf in self._free.leaves.values() if leaf.kind == kind]
+
+    def run(
+        self,
+        losses: Callable[[int], Iterable[Loss]],
+        validate: Callable[[], float],
+        on_step: Callable[[TrainingState], None] = lambda state: None,
+    ) -> TrainingSummary:
+        """Train from the state on; the model ends with the best values.
+
+        Args:
+            losses: the parts of a step, whose mean gradient it takes. They must depend on the
+                step alone, so that a resumed training sees the same.
+            validate: the validation loss of the model as it is.
+            on_step: told after each step, with everything settled.
+        """
+        state, begun = self.state, time.perf_counter() - self.state.seconds
+        if not state.points:
+            state.first_loss = validate()
+            state.best_loss = state.first_loss if math.isfinite(state.first_loss) else math.inf
+            self._note(state.first_loss)
+        while state.step < self._steps and state.stopped == "done":
+            self._step(losses(state.step))
+            state.step += 1
+            if state.skipped > self._config.max_skipped:
+                state.stopped = "not finite"
+            elif state.step % self._every == 0 or state.step == self._steps:
+                state.seconds = time.perf_counter() - begun
+                self._validate(validate)
+            state.seconds = time.perf_counter() - begun
+            on_step(state)
+        self._free.write(self._start if state.best is None else state.best)
+        state.seconds = time.perf_counter() - begun
+        return self._summary()
+
+    def _step(self, parts: Iterable[Loss]) -> None:
+        free, state = self._free, self.state
+        free.write(free.values())
+        self.optimizer.zero_grad(set_to_none=True)
+        total, count = 0.0, 0
+        with free.gradients():
+            for part in parts:
+                loss = part()
+                total += float(loss.detach())
+                count += 1
+                if not math.isfinite(total):
+                    break
+                loss.backward()
+        gradients = [leaf.free.grad for leaf in free.leaves.values() if leaf.free.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        # Skipped as a whole: what sound parts of the step left in the gradients goes too.
+        if not (math.isfinite(total) and math.isfinite(norm) and count):
+            state.skipped += 1
+            return
+        for gradient in gradients:
+            gradient /= count
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = self._rate(state.step) * rate
+        self.optimizer.step()
+        state.train_total += total / count
+        state.train_count += 1
+
+    def _rate(self, step: int) -> float:
+        config = self._config
+        factor = rate_factor(config.schedule, config.warmup, step, self._steps)
+        return config.learning_rate * factor
+
+    def _validate(self, validate: Callable[[], float]) -> None:
+        """Measure the values as storage would round them, and keep them if they are the best."""
+        state = self.state
+        try:
+            stored = self._free.stored()
+        except ValueError:
+            state.stopped = "not finite"
+            return
+        self._free.write(stored)
+        loss = validate()
+        self._note(loss)
+        if loss < state.best_loss:
+            state.best, state.best_loss, state.best_step = stored, loss, state.step
+            state.worse = 0
+            return
+        state.worse += 1
+        if self._config.patience is not None and state.worse >= self._config.patience:
+            state.stopped = "no gain"
+
+    def _note(self, validation_loss: float) -> None:
+        state = self.state
+        mean = state.train_total / state.train_count if state.train_count else None
+        state.points.append(
+            CurvePoint(
+                stage=self._stage,
+                block=self._block,
+                epoch=state.step / self._an_epoch,
+                step=state.step,
+                train_loss=mean,
+                validation_loss=validation_loss,
+                learning_rate=self._rate(state.step - 1) if state.step else 0.0,
+                seconds=state.seconds,
+            )
+        )
+        state.train_total, state.train_count = 0.0, 0
+
+    def _summary(self) -> TrainingSummary:
+        state = self.state
+        return TrainingSummary(
+            steps=state.step,
+            best_step=state.best_step,
+            first_loss=state.first_loss,
+            best_loss=state.best_loss,
+            skipped=state.skipped,
+            stopped=state.stopped,
+            trained_values=self._free.count,
+            seconds=state.seconds,
+        )

@@ -1,0 +1,77 @@
+"""Stored blocks back into a model, and a model trained as a whole into blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crvq.checkpoint import BlockStore, StoredBlock
+from crvq.models.linear_slots import find_slots
+from crvq.weights.quantized import QuantizedWeight
+
+
+def put_block(block: nn.Module, stored: StoredBlock, skip: Sequence[str]) -> None:
+    """Put a stored block's quantized weights, and trained norms and biases, into the module.
+
+    Args:
+        block: of the full-precision model.
+        stored: what was read.
+        skip: ``model.skip_linears``.
+    """
+    for slot in find_slots(block, skip):
+        if slot.kind in stored.weights:
+            slot.write(stored.weights[slot.kind].dequantize())
+    with torch.no_grad():
+        for name, value in stored.others.items():
+            block.get_parameter(name).copy_(value)
+
+
+def put_outer(model: nn.Module, store: BlockStore) -> None:
+    """Put trained norms and biases that belong to no block into the model."""
+    with torch.no_grad():
+        for name, value in store.load_outer().items():
+            model.get_parameter(name).copy_(value)
+
+
+def store_trained(
+    name: str,
+    blocks: int,
+    walked: BlockStore,
+    store: BlockStore,
+    weights: Mapping[str, QuantizedWeight],
+    others: Mapping[str, Tensor],
+    training: dict[str, Any],
+) -> None:
+    """Store a model that was trained as a whole; what was not trained is as the walk left it.
+
+    Args:
+        name: of the list of blocks in the model.
+        blocks: how many there are.
+        walked: the walk's store.
+        store: where to.
+        weights: trained ones, by ``<block>.<kind>``.
+        others: trained norms and biases by their name in the model.
+        training: what the training told, as JSON can say it.
+    """
+    shared = dict(walked.load_shared() or {})
+    for weight in weights.values():
+        together = weight.shared()
+        if together is not None and walked.serves_model(together[0]):
+            shared |= {f"{together[0]}.{key}": part for key, part in together[1].items()}
+    if shared:
+        store.save_shared(shared)
+    inside = tuple(f"{name}.{index}." for index in range(blocks))
+    store.save_outer({key: one for key, one in others.items() if not key.startswith(inside)})
+    for index in range(blocks):
+        before = walked.load_block(index)
+        own = {kind: weights.get(f"{index}.{kind}", one) for kind, one in before.weights.items()}
+        norms = {
+            key.removeprefix(inside[index]): one
+            for key, one in others.items()
+            if key.startswith(inside[index])
+        }
+        store.save_block(index, own, before.rows, {**before.others, **norms}, before.training)
+    store.finish_training(training)

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from crvq.config.finetune import TrainingConfig
+from crvq.finetune.free_values import FreeValues, norm_parameters
+from crvq.finetune.training import Training
+from crvq.finetune.training_file import load_training, save_training
+
+
+class PowerCutError(BaseException):
+    pass
+
+
+@pytest.fixture
+def fresh(toy):
+    """The same training anew, as a new process would make it."""
+
+    def build():
+        block, linears = toy()
+        free = FreeValues(linears, norm_parameters(block), ("codebooks", "scales", "norms"), True)
+        hidden = torch.randn(6, 8, 6, generator=torch.Generator().manual_seed(0))
+        config = TrainingConfig(learning_rate=0.02, epochs=1)
+        training = Training(free, config, 30, 7, 4, "toy")
+
+        def losses(step):
+            return [lambda: (block(hidden[step % 4]) - hidden[step % 4].flip(0)).square().mean()]
+
+        @torch.no_grad()
+        def validate():
+            return float((block(hidden[5]) - hidden[5].flip(0)).square().mean())
+
+        return free, training, losses, validate
+
+    return build
+
+
+@pytest.mark.parametrize("cut", [3, 7, 10, 29])
+def test_a_cut_training_ends_as_the_uninterrupted_one(fresh, tmp_path, cut):
+    free, training, losses, validate = fresh()
+    training.run(losses, validate)
+    whole, points = free.values(), training.state.points
+
+    path = tmp_path / "state.safetensors"
+    free, training, losses, validate = fresh()
+
+    def power_cut(state):
+        save_training(path, training, free, "one")
+        if state.step == cut:
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        training.run(losses, validate, power_cut)
+    free, training, losses, validate = fresh()
+    assert load_training(path, training, free, "one")
+    assert training.state.step == cut
+    summary = training.run(losses, validate)
+    assert summary.steps == 30
+    for name, value in free.values().items():
+        assert torch.equal(value, whole[name]), name
+
+    def timeless(point):
+        return {**vars(point), "seconds": 0}
+
+    assert [timeless(p) for p in training.state.points] == [timeless(p) for p in points]
+
+
+def test_a_finished_training_is_not_trained_again(fresh, tmp_path):
+    free, training, losses, validate = fresh()
+    path = tmp_path / "state.safetensors"
+    summary = training.run(losses, validate, lambda state: save_training(path, training, free, "x"))
+    best = validate()
+    free, training, _, validate = fresh()
+    assert load_training(path, training, free, "x")
+    again = training.run(lambda step: pytest.fail("a step was taken"), validate)
+    assert (again.steps, again.best_loss) == (summary.steps, summary.best_loss)
+    assert validate() == best
+
+
+def test_another_trainings_state_is_left_alone(fresh, tmp_path):
+    free, training, losses, validate = fresh()
+    path = tmp_path / "state.safetensors"
+    assert not load_training(path, training, free, "one")
+    training.run(losses, validate, lambda state: save_training(path, training, free, "other"))
+    free, training, losses, validate = fresh()
+    before = free.values()
+    assert not load_training(path, training, free, "one")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert not load_training(path, training, free, "other")
+    assert training.state.step == 0
+    assert all(torch.equal(value, before[name]) for name, value in free.values().items())
