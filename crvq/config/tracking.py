@@ -1,17 +1,20 @@
-"""Tracking: Weights & Biases beside the run record."""
+"""Tracking: Weights & Biases or trackio beside the run record."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crvq.config.strict import StrictModel
 
 
 class TrackingConfig(StrictModel):
-    """The tracking group. The run record is always written; W&B is a mirror of it."""
+    """The tracking group. The run record is always written; W&B or trackio is a mirror of it."""
 
+    backend: Literal["wandb", "trackio"] = Field(
+        "wandb", description="trackio has W&B's calls and a dashboard on this machine, no account"
+    )
     mode: Literal["offline", "online", "disabled"] = Field(
         "offline", description="wandb's mode; offline runs are uploaded later with `wandb sync`"
     )
@@ -20,5 +23,14 @@ class TrackingConfig(StrictModel):
     group: str | None = Field(None, description="wandb's group; a sweep's jobs share one")
     tags: tuple[str, ...] = ()
     timeout_seconds: float = Field(
-        30.0, gt=0, description="after so long without an answer a run goes on without W&B"
+        30.0, gt=0, description="after so long without an answer a run goes on without its mirror"
     )
+
+    @model_validator(mode="after")
+    def _trackio_stays_here(self) -> Self:
+        if self.backend == "trackio" and self.mode == "online":
+            raise ValueError(
+                "tracking.mode=online is W&B's; trackio keeps its files on this machine: set "
+                "tracking.mode=offline, or tracking.backend=wandb"
+            )
+        return self

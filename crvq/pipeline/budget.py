@@ -8,14 +8,16 @@ from typing import Any
 from crvq.config import RunConfig
 from crvq.errors import ConfigError
 from crvq.methods import LinearShape, Method, create_method
-from crvq.methods.budget import FitsBudget
+from crvq.methods.budget import BudgetError, FitsBudget
 
 
 def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShape]) -> Method:
     """The method with the parameters that its rule finds for the budget; itself without one.
 
+    With ``budget.out_of_reach=nearest`` a budget out of reach becomes the nearest in reach.
+
     Raises:
-        ConfigError: the method has no rule, or the budget is out of its reach.
+        ConfigError: the method has no rule, or the budget is out of its reach (`BudgetError`).
     """
     if config.budget.bits is None:
         return method
@@ -24,7 +26,12 @@ def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShap
             f"budget.bits={config.budget.bits:g}: method {config.method} has no rule for a budget; "
             "set budget=layout"
         )
-    fitted = method.fit_budget(config.budget.bits, shapes)
+    try:
+        fitted = method.fit_budget(config.budget.bits, shapes)
+    except BudgetError as error:
+        if config.budget.out_of_reach == "error":
+            raise
+        fitted = method.fit_budget(error.nearest, shapes)
     return create_method(config.method, fitted, config.seed)
 
 

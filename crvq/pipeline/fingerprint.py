@@ -6,26 +6,13 @@ import hashlib
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crvq.config import RunConfig
+from crvq.models.digest import tensor_digest, weights_digest
 from crvq.tracking.run_id import quantization_fingerprint_config
 
-
-def tensor_digest(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's shape, type and bytes."""
-    summed = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-    summed.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return summed.hexdigest()
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over all parameters and persistent buffers, by name."""
-    summed = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        summed.update(name.encode())
-        summed.update(tensor_digest(tensor.reshape(-1)).encode())
-    return summed.hexdigest()
+__all__ = ["derived_seed", "fingerprint", "tensor_digest", "weights_digest"]
 
 
 def fingerprint(

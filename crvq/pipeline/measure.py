@@ -1,113 +1,71 @@
-"""Perplexity of a run's model on all its datasets, full precision remembered between runs."""
+"""Everything that a run's ``eval`` asks for: the one place where measurements are called.
+
+A new kind is a `Measure` in a file of its own and an entry in `measures`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import time
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager
 
-import torch
-import transformers
-from transformers import PreTrainedModel
-
-from crvq.evaluation.perplexity import perplexity
-from crvq.files.atomic import write_json
-from crvq.pipeline.fingerprint import tensor_digest
-from crvq.pipeline.texts import EvaluationText
-from crvq.tracking.events import RunListener
+from crvq.config import EvalConfig
+from crvq.models.precision import measuring_precision
+from crvq.pipeline.measure_agreement import AgreementMeasure
+from crvq.pipeline.measure_generation import GenerationMeasure
+from crvq.pipeline.measure_perplexity import PerplexityMeasure
+from crvq.pipeline.measure_zero_shot import ZeroShotMeasure
+from crvq.pipeline.subject import Measure, Subject
 
 
-def measure_perplexity(
-    model: PreTrainedModel,
-    texts: dict[str, EvaluationText],
-    activation_dtype: torch.dtype,
-    label: str,
-    listener: RunListener,
-) -> dict[str, float]:
-    """Perplexity by dataset.
+def measures(config: EvalConfig, subject: Subject) -> list[Measure]:
+    """The measurements that ``config`` asks for.
+
+    Raises:
+        ConfigError: one that cannot be made on this model.
+    """
+    chosen: list[Measure] = [PerplexityMeasure(subject, config.perplexity)]
+    if config.agreement is not None and config.agreement_dataset is not None:
+        chosen.append(
+            AgreementMeasure(subject, config.agreement_dataset, config.agreement.max_windows)
+        )
+    if config.generation is not None:
+        chosen.append(GenerationMeasure(subject, config.generation))
+    if config.zero_shot is not None:
+        chosen.append(ZeroShotMeasure(subject, config.zero_shot))
+    return chosen
+
+
+class Evaluation:
+    """All measurements of a run, before and after its model is quantized.
 
     Args:
-        model: as it is now.
-        texts: windows by dataset.
-        activation_dtype: type of forward passes.
-        label: what is measured, for progress: ``full precision`` or ``quantized``.
-        listener: hears of each window.
+        config: the eval group.
+        subject: the model and what goes with it.
+        quantizes: whether the model will be quantized: only then full precision's answers are
+            kept for `AgreementMeasure`.
+
+    Raises:
+        ConfigError: a measurement that cannot be made on this model.
     """
-    device = next(model.parameters()).device
-    results = {}
-    for name, text in texts.items():
-        stage = f"perplexity of {label} on {name}"
-        listener.stage_started(stage, len(text.windows))
-        begun = time.perf_counter()
-        result = perplexity(
-            model,
-            text.windows,
-            device,
-            activation_dtype,
-            on_window=lambda stage=stage: listener.stage_advanced(stage),  # type: ignore[misc]
-        )
-        results[name] = result.perplexity
-        listener.stage_finished(stage, time.perf_counter() - begun)
-    return results
 
+    def __init__(self, config: EvalConfig, subject: Subject, quantizes: bool = True) -> None:
+        if not quantizes:
+            config = config.model_copy(update={"agreement": None})
+        self._subject = subject
+        self._measures = measures(config, subject)
 
-def full_precision_perplexity(
-    model: PreTrainedModel,
-    weights: str,
-    texts: dict[str, EvaluationText],
-    activation_dtype: torch.dtype,
-    cache: Path,
-    listener: RunListener,
-) -> dict[str, float]:
-    """As `measure_perplexity`, but a dataset measured before is looked up.
+    def full_precision(self) -> None:
+        """Measure and record the model before quantization."""
+        with self._precision():
+            for measure in self._measures:
+                measure.full_precision()
 
-    The key holds all that the number depends on: weights, tokens, type, device, versions.
+    def quantized(self) -> None:
+        """Measure and record the quantized model."""
+        with self._precision():
+            for measure in self._measures:
+                measure.quantized()
 
-    Args:
-        model: in full precision.
-        weights: digest of its weights.
-        texts: windows by dataset.
-        activation_dtype: type of forward passes.
-        cache: cache folder.
-        listener: hears of progress.
-    """
-    device = next(model.parameters()).device
-    files = {
-        name: cache / "full_precision" / f"{_key(weights, text, activation_dtype, device)}.json"
-        for name, text in texts.items()
-    }
-    known = {name: value for name, file in files.items() if (value := _read(file)) is not None}
-    missing = {name: text for name, text in texts.items() if name not in known}
-    found = measure_perplexity(model, missing, activation_dtype, "full precision", listener)
-    for name, value in found.items():
-        if math.isfinite(value):  # JSON cannot say infinity, and a broken model is rare
-            write_json(files[name], {"perplexity": value, "dataset": texts[name].description})
-    if known:
-        listener.message(
-            f"full-precision perplexity on {', '.join(known)} is known from an earlier run"
-        )
-    return {name: {**known, **found}[name] for name in texts}
-
-
-def _key(
-    weights: str, text: EvaluationText, activation_dtype: torch.dtype, device: torch.device
-) -> str:
-    parts: list[Any] = [
-        weights,
-        tensor_digest(text.windows),
-        str(activation_dtype),
-        device.type,
-        torch.__version__,
-        transformers.__version__,
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def _read(file: Path) -> float | None:
-    try:
-        return float(json.loads(file.read_text(encoding="utf-8"))["perplexity"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    def _precision(self) -> AbstractContextManager[None]:
+        """Weights are rounded once for all measurements."""
+        subject = self._subject
+        return measuring_precision(subject.model, subject.device, subject.activation_dtype)

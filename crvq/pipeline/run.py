@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,38 +12,44 @@ import torch
 from crvq.checkpoint import BlockStore
 from crvq.config import RunConfig
 from crvq.errors import ConfigError, QuantizationError
+from crvq.finetune.windows import walk_windows
 from crvq.methods import Method, create_method
 from crvq.models.block_stream import BlockStream
 from crvq.models.blocks import find_blocks
 from crvq.models.load import LoadedModel, load_model
 from crvq.models.precision import resolve_activation_dtype
+from crvq.pipeline.add_evaluation import (
+    add_evaluation,
+    is_measurable,
+    nothing_missing,
+    with_recorded_evaluation,
+)
 from crvq.pipeline.budget import fitted_params, within_budget
-from crvq.pipeline.device import resolve_device
+from crvq.pipeline.device import device_name, resolve_device
+from crvq.pipeline.distillation import WALK_FOLDER, EndToEndStage
 from crvq.pipeline.fingerprint import fingerprint, weights_digest
-from crvq.pipeline.measure import full_precision_perplexity, measure_perplexity
+from crvq.pipeline.measure import Evaluation
+from crvq.pipeline.run_folder import run_folder
+from crvq.pipeline.subject import Subject
 from crvq.pipeline.texts import RunTexts, read_texts
 from crvq.pipeline.walk import BlockWalk
 from crvq.sources.cache import cache_folder
-from crvq.tracking.events import Listeners, RunListener
+from crvq.tracking.events import LayerRow, Listeners, RunListener
 from crvq.tracking.log import RunLog
 from crvq.tracking.memory import PeakMemory
+from crvq.tracking.mirror import Mirror, check_tracking
 from crvq.tracking.progress import ProgressBar
 from crvq.tracking.record import RunRecord
-from crvq.tracking.run_id import run_id
-from crvq.tracking.wandb_mirror import WandbMirror
 from crvq.weights.bits import BitCount
 
 # What a weight that is not quantized is counted at: half precision, as models are published.
 _UNQUANTIZED_BITS = 16
 
 
-def run_folder(config: RunConfig) -> Path:
-    """``<results_dir>/<experiment>/<run_id>``, where a run's record lies."""
-    return Path(config.results_dir) / config.experiment / run_id(config)
-
-
 def run(config: RunConfig, sweep: str | None = None) -> Path:
-    """Quantize and evaluate as configured, unless a complete record says that this was done.
+    """Quantize and evaluate as configured, but not what a complete record holds already.
+
+    What ``eval`` asks for beyond such a record is added to it without quantizing again.
 
     Args:
         config: the whole configuration, typed.
@@ -54,10 +61,17 @@ def run(config: RunConfig, sweep: str | None = None) -> Path:
     Raises:
         CrvqError: whatever was wrong; the record holds it too.
     """
-    folder = run_folder(config)
+    folder, anew = run_folder(config), None
+    if config.eval_only is not None:
+        return add_evaluation(folder, config)
     if RunRecord.is_complete(folder) and not config.force:
-        return folder
+        if nothing_missing(folder, config) or is_measurable(folder):
+            return add_evaluation(folder, config)
+        # A kept record whose packed blocks are gone: quantize anew, measure all that it has.
+        config = with_recorded_evaluation(folder, config)
+        anew = "the packed blocks of the finished run are gone: quantizing anew"
     # Everything about a run that can be refused without work is refused before its record opens.
+    check_tracking(config.tracking)
     device = resolve_device(config.device)
     activation_dtype = resolve_activation_dtype(
         config.activation_dtype, device, getattr(torch, config.model.dtype)
@@ -68,15 +82,18 @@ def run(config: RunConfig, sweep: str | None = None) -> Path:
     method = create_method(config.method, config.method_params, config.seed)
     with ExitStack() as stack:
         log = stack.enter_context(RunLog(folder))
-        record = RunRecord.start(folder, config, run_id(config), sweep=sweep, fresh=config.force)
+        record = RunRecord.start(folder, config, folder.name, sweep=sweep, fresh=config.force)
         stack.enter_context(record)
         record.set("device", str(device))
+        record.set("device_name", device_name(device))
         record.set("threads", torch.get_num_threads())
         progress = stack.enter_context(ProgressBar())
         mirror = stack.enter_context(
-            WandbMirror(config.tracking, folder, run_id(config), record.data["config"], sweep=sweep)
+            Mirror(config.tracking, folder, folder.name, record.data["config"], sweep=sweep)
         )
         listener = Listeners(record, log, progress, mirror)
+        if anew is not None:
+            listener.message(anew)
         with PeakMemory() as memory:
             _work(config, method, device, activation_dtype, record, listener)
         record.set_peak_memory(memory.host_bytes, memory.gpu_bytes)
@@ -103,21 +120,17 @@ def _work(
     record.add_seconds("load", time.perf_counter() - begun)
 
     begun = time.perf_counter()
-    before = full_precision_perplexity(
-        loaded.model, weights, texts.evaluation, activation_dtype, cache, listener
-    )
-    _record_perplexity(record, texts, "full_precision", before)
+    subject = Subject(loaded, weights, texts.evaluation, activation_dtype, cache, record, listener)
+    evaluation = Evaluation(config.eval, subject, quantizes=method.quantizes)
+    evaluation.full_precision()
     record.add_seconds("evaluate", time.perf_counter() - begun)
     if not method.quantizes:
         return
 
-    _quantize(config, method, loaded, texts, weights, activation_dtype, record, listener)
+    _quantize(config, method, loaded, texts, weights, activation_dtype, cache, record, listener)
 
     begun = time.perf_counter()
-    after = measure_perplexity(
-        loaded.model, texts.evaluation, activation_dtype, "quantized", listener
-    )
-    _record_perplexity(record, texts, "quantized", after)
+    evaluation.quantized()
     record.add_seconds("evaluate", time.perf_counter() - begun)
 
 
@@ -128,14 +141,17 @@ def _quantize(
     texts: RunTexts,
     weights: str,
     activation_dtype: torch.dtype,
+    cache: Path,
     record: RunRecord,
     listener: RunListener,
 ) -> None:
     assert texts.calibration is not None
+    distilled = _teacher(config, loaded, texts, weights, activation_dtype, cache, record, listener)
     begun = time.perf_counter()
+    windows = walk_windows(texts.calibration, config.finetune, config.calibration)
     store, dropped = BlockStore.open(
-        record.folder / "checkpoint",
-        fingerprint(config, weights, texts.calibration, activation_dtype),
+        record.folder / ("checkpoint" if distilled is None else WALK_FOLDER),
+        fingerprint(config, weights, windows, activation_dtype),
         fresh=config.force,
     )
     if dropped is not None:
@@ -146,7 +162,7 @@ def _quantize(
         listener.message(f"going on after {done} blocks that lie packed on disk")
     name, blocks = find_blocks(loaded.model)
     stream = BlockStream(
-        loaded.model, blocks, texts.calibration, config.calibration.batch_size, activation_dtype
+        loaded.model, blocks, windows, config.calibration.batch_size, activation_dtype
     )
     walk = BlockWalk(name, blocks, stream, method, store, config, listener)
     shapes = walk.shapes()
@@ -165,7 +181,38 @@ def _quantize(
     finally:
         record.add_seconds("calibrate", walk.seconds.calibrate)
         record.add_seconds("quantize", walk.seconds.quantize)
+        if config.finetune.block is not None:
+            record.add_seconds("finetune_block", walk.seconds.finetune)
+    if distilled is not None:
+        begun = time.perf_counter()
+        try:
+            store = distilled.run(name, blocks, store)
+        finally:
+            record.add_seconds("finetune_end_to_end", time.perf_counter() - begun)
     _record_bits(loaded, store, record)
+
+
+def _teacher(
+    config: RunConfig,
+    loaded: LoadedModel,
+    texts: RunTexts,
+    weights: str,
+    activation_dtype: torch.dtype,
+    cache: Path,
+    record: RunRecord,
+    listener: RunListener,
+) -> EndToEndStage | None:
+    """The end-to-end stage, which has asked the full-precision model; None if there is none."""
+    if config.finetune.end_to_end is None:
+        return None
+    assert texts.calibration is not None
+    begun = time.perf_counter()
+    stage = EndToEndStage(
+        config, loaded, texts.calibration, weights, activation_dtype, cache, record.folder, listener
+    )
+    stage.learn()
+    record.add_seconds("teacher", time.perf_counter() - begun)
+    return stage
 
 
 def _record_bits(loaded: LoadedModel, store: BlockStore, record: RunRecord) -> None:
@@ -184,23 +231,19 @@ def _record_bits(loaded: LoadedModel, store: BlockStore, record: RunRecord) -> N
         quantized_weights=quantized,
         all_weights=every,
         other_weights_bits=float((every - quantized) * _UNQUANTIZED_BITS),
+        codes_entropy=_total(record.layer_rows, "code_entropy"),
     )
+    published = _total(record.layer_rows, "published_bits")
+    if published is not None:
+        record.set_effective(bits_as_published=published / quantized)
     record.set("packed_bytes", store.tensor_bytes)
     record.set("result_digest", store.digest())
 
 
-def _record_perplexity(
-    record: RunRecord, texts: RunTexts, which: str, values: dict[str, float]
-) -> None:
-    for name, value in values.items():
-        text = texts.evaluation[name]
-        windows, context = text.windows.shape
-        record.set_perplexity(
-            name,
-            **{which: value},
-            tokens=windows * context,
-            context=context,
-            windows=windows,
-            windows_available=text.available,
-            protocol=f"{text.description}; non-overlapping windows, one tokenization",
-        )
+def _total(rows: Sequence[LayerRow], column: str) -> float | None:
+    """Bits of a column of averages over all weights; None where a linear has none."""
+    averages = [getattr(row, column) for row in rows]
+    if any(average is None for average in averages):
+        return None
+    sizes = [row.out_features * row.in_features for row in rows]
+    return float(sum(size * average for size, average in zip(sizes, averages, strict=True)))

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from crvq.config import RunConfig, TextConfig
 from crvq.data.documents import Documents
+from crvq.data.evaluation_windows import cut_windows
 from crvq.data.overlap import assert_disjoint
 from crvq.data.text import load_documents
 from crvq.data.tokens import tokenize
-from crvq.data.windows import calibration_windows, check_context, evaluation_windows
+from crvq.data.windows import calibration_windows, check_context
 from crvq.errors import CrvqError
 from crvq.models.context import context_limit
 from crvq.models.load import LoadedModel
@@ -24,9 +25,21 @@ class EvaluationText:
 
     windows: Tensor
     """``(windows, context)`` token ids."""
-    available: int
-    """Windows that the whole text has."""
+    available: int | None
+    """Windows that the whole text has; None for drawn ones."""
     description: str
+    """Where the text came from."""
+    overlap: int = 0
+    """Tokens of a window that the one before has scored already."""
+    scored_bytes: int | None = None
+    """UTF-8 bytes that the scored tokens stand for; None if the tokenizer cannot tell."""
+    protocol: str = "windows do not overlap"
+
+    @property
+    def scored_tokens(self) -> int:
+        """All tokens but each window's first, each once."""
+        windows, context = self.windows.shape
+        return context - 1 + (windows - 1) * (context - max(1, self.overlap))
 
 
 @dataclass(frozen=True)
@@ -54,28 +67,40 @@ def read_texts(
         check_context(dataset.context, limit, f"eval.perplexity.{name}.context")
     calibration, description = None, "none"
     if calibrates:
-        documents = _documents(config.calibration, cache, "calibration")
+        documents = _documents(config.calibration, cache, loaded, "calibration")
         tokens = tokenize(documents, loaded.tokenizer)
-        calibration = calibration_windows(
-            tokens, config.calibration.samples, config.calibration.length, config.calibration.seed
-        )
+        calibration = _calibration_windows(config, tokens)
         description = documents.description
     evaluation = {}
     for name, dataset in config.eval.perplexity.items():
         key = f"eval.perplexity.{name}"
-        documents = _documents(dataset, cache, key)
-        tokens = tokenize(documents, loaded.tokenizer)
-        windows = evaluation_windows(tokens, dataset.context, dataset.max_windows, key)
+        documents = _documents(dataset, cache, loaded, key)
+        cut = cut_windows(documents, loaded.tokenizer, dataset, key)
         if calibration is not None:
-            assert_disjoint(calibration, windows, "calibration", key)
-        available = len(tokens) // dataset.context
-        evaluation[name] = EvaluationText(windows, available, documents.description)
+            assert_disjoint(calibration, cut.ids, "calibration", key)
+        evaluation[name] = EvaluationText(
+            cut.ids,
+            cut.available,
+            documents.description,
+            cut.overlap,
+            cut.scored_bytes,
+            cut.protocol,
+        )
     return RunTexts(calibration, description, evaluation)
 
 
-def _documents(config: TextConfig, cache: Path, key: str) -> Documents:
+def _calibration_windows(config: RunConfig, tokens: Tensor) -> Tensor:
+    """Windows for statistics, and for fine-tuning as well where that wants more."""
+    calibration = config.calibration
+    samples = config.finetune.windows(calibration)
+    more = samples > calibration.samples <= len(tokens) // calibration.length
+    key = "finetune" if more else "calibration"
+    return calibration_windows(tokens, samples, calibration.length, calibration.seed, key)
+
+
+def _documents(config: TextConfig, cache: Path, loaded: LoadedModel, key: str) -> Documents:
     """The documents of a text; an error names the key that asked for it."""
     try:
-        return load_documents(config, cache)
+        return load_documents(config, cache, loaded)
     except CrvqError as error:
         raise type(error)(f"{key}: {error}") from error

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
 from crvq.checkpoint import BlockStore
 from crvq.config import RunConfig
-from crvq.errors import QuantizationError
-from crvq.methods import LinearInput, LinearShape, Method, QuantizedLinear
+from crvq.errors import ConfigError, QuantizationError
+from crvq.finetune.free_values import nothing_to_train
+from crvq.methods import FollowsBlocks, LinearInput, LinearShape, Method, QuantizedLinear
 from crvq.models.block_stream import BlockStream
 from crvq.models.linear_slots import LinearSlot, find_slots
 from crvq.models.second_moments import InputCollector
+from crvq.pipeline.block_tuning import BlockTuner
 from crvq.pipeline.fingerprint import derived_seed
-from crvq.tracking.events import LayerRow, RunListener
+from crvq.pipeline.stored_block import put_block
+from crvq.tracking.events import LayerRow, RunListener, told_training
 from crvq.vq.curvature import Curvature, CurvatureError
+from crvq.weights.quantized import QuantizedWeight
 
 _WAY_OUT = (
     "Blocks done before lie packed on disk. The model's weights are damaged, or its activations "
@@ -32,6 +37,7 @@ class WalkSeconds:
 
     calibrate: float = 0.0
     quantize: float = 0.0
+    finetune: float = 0.0
 
 
 class BlockWalk:
@@ -61,6 +67,9 @@ class BlockWalk:
         self._method, self._store, self._listener = method, store, listener
         self._seed, self._skip = config.seed, config.model.skip_linears
         self._quantized_stream = config.calibration.stream == "quantized"
+        self._tuner = BlockTuner(config, stream) if config.finetune.block is not None else None
+        self._train_kinds = config.finetune.train
+        self._collected = -(-config.calibration.samples // config.calibration.batch_size)
         self.seconds = WalkSeconds()
 
     def run(self) -> None:
@@ -94,8 +103,9 @@ class BlockWalk:
         collector = InputCollector(slots)
         outputs = []
         batches = self._stream.outputs(index)
-        for _ in range(len(self._stream)):
-            with collector.collecting():
+        for batch in range(len(self._stream)):
+            # Windows beyond calibration.samples are there for fine-tuning alone.
+            with collector.collecting() if batch < self._collected else nullcontext():
                 outputs.append(next(batches))
         inputs, kept = [], []
         told: set[int] = set()
@@ -182,12 +192,15 @@ class BlockWalk:
     def _restore(self, index: int) -> list[LayerRow]:
         """Put a stored block in place and hand on the activations that it was followed by."""
         begun = time.perf_counter()
+        if self._tuner is not None:
+            self._tuner.before_quantization(index)
         if not self._quantized_stream:
             self._stream.advance(index)
         stored = self._store.load_block(index)
-        for slot in find_slots(self._blocks[index], self._skip):
-            if slot.kind in stored.weights:
-                slot.write(stored.weights[slot.kind].dequantize())
+        put_block(self._blocks[index], stored, self._skip)
+        self._follow(stored.weights)
+        if stored.training is not None:
+            self._listener.block_trained(index, *told_training(stored.training))
         if self._quantized_stream:
             self._stream.advance(index)
         self.seconds.calibrate += time.perf_counter() - begun
@@ -197,6 +210,8 @@ class BlockWalk:
         begun = time.perf_counter()
         self._listener.note(f"block {index}: reading inputs")
         inputs, slots, outputs = self.block_inputs(index)
+        if self._tuner is not None:
+            self._tuner.before_quantization(index)
         by_kind = {slot.kind: slot for slot in slots}
         collected = time.perf_counter()
         self.seconds.calibrate += collected - begun
@@ -207,17 +222,52 @@ class BlockWalk:
         rows = [_row(index, result) for result in results]
         for result in results:
             by_kind[result.source.kind].write(result.weight.dequantize())
-        self._store.save_block(
-            index, {result.source.kind: result.weight for result in results}, rows
-        )
+        weights = {result.source.kind: result.weight for result in results}
         quantized = time.perf_counter()
         self.seconds.quantize += quantized - collected
+        self._finetune(index, by_kind, weights, rows, outputs)
+        tuned = time.perf_counter()
+        self.seconds.finetune += tuned - quantized
         if not self._quantized_stream:
             self._stream.hidden = outputs
         elif index + 1 < len(self._blocks):
             self._stream.advance(index)
-        self.seconds.calibrate += time.perf_counter() - quantized
+        self.seconds.calibrate += time.perf_counter() - tuned
         return rows
+
+    def _finetune(
+        self,
+        index: int,
+        slots: dict[str, LinearSlot],
+        weights: dict[str, QuantizedWeight],
+        rows: list[LayerRow],
+        outputs: list[Tensor],
+    ) -> None:
+        """Train the block if that is asked for, and store it."""
+        tuned = None
+        if self._tuner is not None and weights:
+            self._listener.note(f"block {index}: fine-tuning")
+            together = [shared[0] for w in weights.values() if (shared := w.shared())]
+            fixed = {name for name in together if self._store.serves_model(name)}
+            tuned = self._tuner.tune(index, self._blocks[index], slots, weights, outputs, fixed)
+            if tuned is None:
+                raise ConfigError(nothing_to_train(self._train_kinds, "block by block"))
+        if tuned is None:
+            self._store.save_block(index, weights, rows)
+            self._follow(weights)
+            return
+        told = {
+            "summary": asdict(tuned.summary),
+            "points": [asdict(point) for point in tuned.points],
+        }
+        weights = {**weights, **tuned.weights}
+        self._store.save_block(index, weights, rows, tuned.others, told)
+        self._follow(weights)
+        self._listener.block_trained(index, tuned.summary, tuned.points)
+
+    def _follow(self, weights: dict[str, QuantizedWeight]) -> None:
+        if isinstance(self._method, FollowsBlocks):
+            self._method.follow(weights)
 
 
 def _row(block: int, result: QuantizedLinear) -> LayerRow:
@@ -238,5 +288,11 @@ def _row(block: int, result: QuantizedLinear) -> LayerRow:
         seconds=result.seconds,
         bits=bits.total / weights,
         bit_parts=bits.as_dict(),
+        code_entropy=_per_weight(result.weight.entropy_bits(), weights),
+        published_bits=_per_weight(result.weight.bits_as_published(), weights),
         notes="; ".join(notes),
     )
+
+
+def _per_weight(bits: float | None, weights: int) -> float | None:
+    return None if bits is None else bits / weights

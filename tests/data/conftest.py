@@ -6,7 +6,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tokenizer():
     """One token a letter or newline, and a BOS (id 0) before the text, as Llama's has."""
     vocabulary = {"<s>": 0, "<unk>": 1, "\n": 2, " ": 3} | {

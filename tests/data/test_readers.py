@@ -1,10 +1,11 @@
+import gzip
 import json
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from crvq.data.readers import read_jsonl, read_parquet, read_raw, read_txt
+from crvq.data.readers import find_reader, read_jsonl, read_parquet, read_raw, read_txt
 from crvq.errors import ConfigError, SourceError
 
 
@@ -64,3 +65,16 @@ def test_a_broken_parquet_file_is_told(tmp_path):
     file.write_bytes(b"PAR1 and no more")
     with pytest.raises(SourceError, match="not a readable parquet file"):
         read_parquet(file, "text")
+
+
+@pytest.mark.parametrize("name", ["c4-validation.00000-of-00008.json.gz", "a.jsonl.gz"])
+def test_shards_as_the_hub_has_them_need_not_be_unpacked(tmp_path, name):
+    file = tmp_path / name
+    with gzip.open(file, "wt", encoding="utf-8") as lines:
+        lines.write(json.dumps({"text": "é"}) + "\n" + json.dumps({"text": "2"}) + "\n")
+    assert find_reader(file)(file, "text") == ["é", "2"]
+
+
+def test_other_packed_files_have_no_reader(tmp_path):
+    assert find_reader(tmp_path / "a.gz") is None
+    assert find_reader(tmp_path / "a.csv") is None

@@ -7,12 +7,18 @@ from crvq.data.windows import calibration_windows, check_context, evaluation_win
 from crvq.errors import ConfigError
 
 
-@given(st.integers(1, 200), st.integers(1, 40), st.one_of(st.none(), st.integers(1, 10)))
-def test_evaluation_windows_are_consecutive_slices(count, context, most):
+@given(
+    st.integers(1, 200),
+    st.integers(1, 40),
+    st.one_of(st.none(), st.integers(1, 10)),
+    st.one_of(st.none(), st.integers(1, 40)),
+)
+def test_evaluation_windows_are_slices_a_stride_apart(count, context, most, stride):
     assume(count >= context)
     tokens = torch.arange(count)
-    windows = evaluation_windows(tokens, context, most)
-    expected = [tokens[i : i + context] for i in range(0, count - context + 1, context)][:most]
+    windows = evaluation_windows(tokens, context, most, stride=stride)
+    starts = range(0, count - context + 1, stride or context)
+    expected = [tokens[i : i + context] for i in starts][:most]
     assert [w.tolist() for w in windows] == [w.tolist() for w in expected]
 
 

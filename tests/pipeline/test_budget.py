@@ -1,6 +1,7 @@
 import pytest
 
 from crvq.errors import ConfigError
+from crvq.methods.budget import BudgetError
 from crvq.pipeline.run import run
 from crvq.tracking.record_schema import read_record
 
@@ -17,6 +18,15 @@ def test_a_run_keeps_its_budget_and_says_what_it_used(method, compose_method_run
 def test_a_budget_out_of_reach_fails_before_anything_is_quantized(compose_method_run):
     with pytest.raises(ConfigError, match="nearest that it can reach"):
         run(compose_method_run("method=gptq", "budget.bits=0.1"))
+
+
+def test_a_budget_out_of_reach_may_become_the_nearest(compose_method_run):
+    asked = compose_method_run("method=gptq", "budget.bits=0.1", "budget.out_of_reach=nearest")
+    record = read_record(run(asked))
+    with pytest.raises(BudgetError) as error:
+        run(compose_method_run("method=gptq", "budget.bits=0.1"))
+    average = record["bits"]["average_quantized_weights"]
+    assert error.value.nearest * 0.8 <= average <= error.value.nearest * 1.03
 
 
 @pytest.fixture

@@ -1,0 +1,149 @@
+"""Zero-shot tasks; full precision's scores are remembered between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from crvq.config import ZeroShotConfig
+from crvq.pipeline.subject import Subject
+from crvq.tracking.events import RunListener
+
+if TYPE_CHECKING:
+    from crvq.evaluation.zero_shot import ZeroShotResult
+    from crvq.evaluation.zero_shot_loading import LoadedTask
+
+
+class ZeroShotMeasure:
+    """Puts each task to the model; a task measured before in full precision is looked up.
+
+    Args:
+        subject: what is measured on.
+        config: tasks and how they are put.
+
+    Raises:
+        ConfigError, SourceError: tasks that are not known or whose questions cannot be had.
+    """
+
+    def __init__(self, subject: Subject, config: ZeroShotConfig) -> None:
+        # lm-eval takes seconds to import, and most runs do without it.
+        from crvq.evaluation.zero_shot_loading import load_tasks
+
+        self._subject = subject
+        self._tasks = load_tasks(config, subject.cache)
+        self._tokenizer = tokenizer_digest(subject.loaded.tokenizer)
+        if self._tasks.message is not None:
+            subject.listener.message(self._tasks.message)
+
+    def full_precision(self) -> None:
+        """Look the scores up, or measure and remember them."""
+        for task in self._tasks.tasks:
+            known = self._find(task)
+            result = known or self._measure(task, "full precision")
+            if known is None:
+                values = result.model_dump(mode="json")
+                self._subject.known.keep(values, *self._key(task))
+            self._record("full_precision", result)
+
+    def quantized(self) -> None:
+        """Measure."""
+        if _calibrated_on_boolq(self._subject) and "boolq" in self._tasks.config.tasks:
+            self._subject.listener.message(
+                "boolq asks about passages of the text that this run was calibrated on; calibrate "
+                "on other text (calibration.path=FILE) before reporting it"
+            )
+        for task in self._tasks.tasks:
+            self._record("quantized", self._measure(task, "quantized"))
+
+    def _find(self, task: LoadedTask) -> ZeroShotResult | None:
+        from crvq.evaluation.zero_shot_result import ZeroShotResult
+
+        values = self._subject.known.find(*self._key(task))
+        try:
+            return None if values is None else ZeroShotResult.model_validate(values)
+        except ValidationError:
+            return None
+
+    def _key(self, task: LoadedTask) -> tuple[str, ...]:
+        return "zero-shot", task.digest, self._tokenizer
+
+    def _measure(self, task: LoadedTask, label: str) -> ZeroShotResult:
+        from crvq.evaluation.zero_shot import zero_shot
+
+        subject = self._subject
+        return zero_shot(
+            subject.model,
+            subject.loaded.tokenizer,
+            replace(self._tasks, tasks=(task,)),
+            subject.activation_dtype,
+            _Stages(subject.listener, label),
+        )
+
+    def _record(self, which: str, result: ZeroShotResult) -> None:
+        how = result.model_dump(
+            include={"lm_eval", "source", "limit", "batch_size", "activation_dtype"}
+        )
+        speed = {
+            "requests": result.requests,
+            "tokens": result.tokens,
+            "computed_tokens": result.computed_tokens,
+            "truncated": result.truncated,
+            "shares_context": result.shares_context,
+            "seconds": result.seconds,
+        }
+        for name, scores in result.tasks.items():
+            told: dict[str, Any] = scores.model_dump(exclude={"metrics"})
+            self._subject.record.set_zero_shot(
+                name,
+                {
+                    metric: {
+                        which: score.value,
+                        f"{which}_stderr": score.stderr,
+                        "chance": score.chance,
+                    }
+                    for metric, score in scores.metrics.items()
+                },
+                **told,
+                **how,
+                **{f"{which}_work": speed},
+            )
+
+
+class _Stages:
+    """A task's progress as a stage of the run."""
+
+    def __init__(self, listener: RunListener, label: str) -> None:
+        self._listener, self._label = listener, label
+
+    def task_started(self, task: str, requests: int) -> None:
+        self._listener.stage_started(self._stage(task), requests)
+
+    def requests_done(self, task: str, count: int) -> None:
+        for _ in range(count):
+            self._listener.stage_advanced(self._stage(task))
+
+    def task_finished(self, task: str, seconds: float) -> None:
+        self._listener.stage_finished(self._stage(task), seconds)
+
+    def _stage(self, task: str) -> str:
+        return f"{task} of {self._label}"
+
+
+def _calibrated_on_boolq(subject: Subject) -> bool:
+    """Whether calibration text is made of BoolQ's passages."""
+    calibration = (subject.record.data.get("config") or {}).get("calibration") or {}
+    return calibration.get("source") == "boolq_wikipedia" and calibration.get("path") is None
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of what decides which tokens a text becomes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    parts = [type(tokenizer).__name__, rules, sorted(special.items())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
