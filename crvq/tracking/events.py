@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from crvq.finetune.curve import CurvePoint, TrainingSummary
+
 
 @dataclass(frozen=True)
 class LayerRow:
@@ -29,6 +31,10 @@ class LayerRow:
     """Average bits a weight, everything counted."""
     bit_parts: dict[str, float] = field(default_factory=dict)
     """Bits (not averages) by part: codes, codebooks, scales, permutation, other."""
+    code_entropy: float | None = None
+    """Bits a weight that ideal order-0 entropy coding would leave of the codes; None: no codes."""
+    published_bits: float | None = None
+    """Bits a weight as the method's authors count them, where that leaves parts out."""
     notes: str = ""
     """What the method did about a shape or input that does not fit; empty if nothing."""
 
@@ -53,6 +59,12 @@ class RunListener:
 
     def block_quantized(self, block: int, rows: list[LayerRow], seconds: float) -> None:
         """All linears of a block are quantized and lie on disk."""
+
+    def block_trained(self, block: int, summary: TrainingSummary, points: list[CurvePoint]) -> None:
+        """A block is fine-tuned and lies on disk; told again when a run is resumed."""
+
+    def model_trained(self, summary: TrainingSummary, points: list[CurvePoint]) -> None:
+        """The whole model is fine-tuned."""
 
     def message(self, text: str) -> None:
         """A line for the log and the terminal."""
@@ -93,6 +105,18 @@ class Listeners(RunListener):
         for listener in self._listeners:
             listener.block_quantized(block, rows, seconds)
 
+    def block_trained(  # noqa: D102
+        self, block: int, summary: TrainingSummary, points: list[CurvePoint]
+    ) -> None:
+        for listener in self._listeners:
+            listener.block_trained(block, summary, points)
+
+    def model_trained(  # noqa: D102
+        self, summary: TrainingSummary, points: list[CurvePoint]
+    ) -> None:
+        for listener in self._listeners:
+            listener.model_trained(summary, points)
+
     def message(self, text: str) -> None:  # noqa: D102
         for listener in self._listeners:
             listener.message(text)
@@ -100,3 +124,9 @@ class Listeners(RunListener):
     def finished(self, record: dict[str, Any]) -> None:  # noqa: D102
         for listener in self._listeners:
             listener.finished(record)
+
+
+def told_training(stored: dict[str, Any]) -> tuple[TrainingSummary, list[CurvePoint]]:
+    """What was told of a training, from a checkpoint's plain values."""
+    points = [CurvePoint(**point) for point in stored["points"]]
+    return TrainingSummary(**stored["summary"]), points

@@ -18,6 +18,7 @@ from crvq.tracking.record_schema import RecordError
 LAYERS_FILE = "layers.csv"
 _PARTS = ("codes", "codebooks", "scales", "permutation", "other")
 _PREFIX = "bits_"
+_MAY_BE_EMPTY = ("code_entropy", "published_bits")
 _ROW = TypeAdapter(LayerRow)
 
 
@@ -66,5 +67,9 @@ def _row(values: dict[str, str]) -> LayerRow:
         for name, bits in values.items()
         if name.startswith(_PREFIX)
     }
-    rest = {name: value for name, value in values.items() if not name.startswith(_PREFIX)}
+    rest = {
+        name: None if name in _MAY_BE_EMPTY and value == "" else value
+        for name, value in values.items()
+        if not name.startswith(_PREFIX)
+    }
     return _ROW.validate_python({**rest, "bit_parts": parts})

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.tracking.block_summary import summarize_block
 from crvq.tracking.events import LayerRow, RunListener
 
@@ -70,6 +71,10 @@ class RunLog(RunListener):
         for row in rows:
             text = f"  {row.name}: relative loss {row.relative_loss:.4g}, {row.bits:.3f} bits"
             self._emit(logging.INFO, f"{text}; {row.notes}" if row.notes else text)
+
+    def block_trained(self, block: int, summary: TrainingSummary, points: list[CurvePoint]) -> None:
+        """Log what fine-tuning did to the block."""
+        self._emit(logging.INFO, f"block {block} fine-tuned: {summary}")
 
     def message(self, text: str) -> None:
         """Log the message."""

@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.tracking.block_summary import summarize_block
 from crvq.tracking.events import LayerRow, RunListener
 from crvq.tracking.log import PROGRESS_LOGGER
@@ -94,6 +95,11 @@ class ProgressBar(RunListener):
         """Say a line where no bar is drawn."""
         if self._progress is None:
             _log.info("%s", summarize_block(block, rows, seconds))
+
+    def block_trained(self, block: int, summary: TrainingSummary, points: list[CurvePoint]) -> None:
+        """Say a line where no bar is drawn."""
+        if self._progress is None:
+            _log.info("block %d fine-tuned: %s", block, summary)
 
     def message(self, text: str) -> None:
         """Show a line above the bar."""

@@ -14,18 +14,23 @@ from pydantic import ValidationError
 
 from crvq.config import RunConfig
 from crvq.files.atomic import write_json
+from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.tracking.environment import environment
 from crvq.tracking.events import LayerRow, RunListener
+from crvq.tracking.finetune_csv import FINETUNE_FILE, write_finetune
+from crvq.tracking.finetune_section import blocks_section, model_section
 from crvq.tracking.json_values import to_json
 from crvq.tracking.layers_csv import LAYERS_FILE, read_layers, write_layers
 from crvq.tracking.record_schema import (
     RECORD_FILE,
+    Agreement,
     Attempt,
     Bits,
     PerplexityResult,
     Record,
     RecordedError,
     RecordError,
+    ZeroShotTask,
     load_record,
     record_values,
 )
@@ -42,6 +47,8 @@ class RunRecord(RunListener):
         self.folder = folder
         self._record = record
         self._rows = {row.name: row for row in rows}
+        self._trained: dict[int, TrainingSummary] = {}
+        self._points: list[CurvePoint] = []
 
     @classmethod
     def start(
@@ -81,6 +88,15 @@ class RunRecord(RunListener):
         opened._write_layers()
         opened._write()
         return opened
+
+    @classmethod
+    def reopen(cls, folder: Path) -> RunRecord:
+        """Open a run's record as it is, to add to it.
+
+        Raises:
+            RecordError: it is missing or damaged.
+        """
+        return cls(folder, load_record(folder))
 
     @staticmethod
     def is_complete(folder: Path) -> bool:
@@ -128,6 +144,7 @@ class RunRecord(RunListener):
         quantized_weights: int,
         all_weights: int,
         other_weights_bits: float,
+        codes_entropy: float | None = None,
     ) -> None:
         """Record what the quantized model weighs.
 
@@ -136,6 +153,7 @@ class RunRecord(RunListener):
             quantized_weights: number of weights that the parts encode.
             all_weights: number of weights of the model, quantized or not.
             other_weights_bits: total bits of the weights that are not quantized.
+            codes_entropy: total bits of the codes after ideal order-0 entropy coding.
         """
         total = sum(parts.values())
         averages = {
@@ -143,6 +161,7 @@ class RunRecord(RunListener):
             "average_all_weights": (total + other_weights_bits) / all_weights,
             "quantized_weights": quantized_weights,
             "all_weights": all_weights,
+            "codes_entropy": codes_entropy,
         }
         self.set("bits", Bits.model_validate({**parts, **averages}))
 
@@ -152,6 +171,59 @@ class RunRecord(RunListener):
         merged = {**(earlier.model_dump() if earlier else {}), **values}
         result = PerplexityResult.model_validate(merged)
         self.set("perplexity", {**self._record.perplexity, dataset: result})
+
+    def set_agreement(self, dataset: str, **values: Any) -> None:  # noqa: ANN401
+        """Set a dataset's entry of :class:`Agreement`."""
+        result = Agreement.model_validate(values)
+        self.set("agreement", {**self._record.agreement, dataset: result})
+
+    def set_generation(
+        self,
+        prompt: str,
+        max_new_tokens: int,
+        chat_template: bool,
+        **texts: str,
+    ) -> None:
+        """Merge a prompt's continuations (``full_precision``, ``quantized``) into its entry."""
+        asked = {
+            "prompt": prompt,
+            "max_new_tokens": max_new_tokens,
+            "chat_template": chat_template,
+        }
+        entries = [entry.model_dump() for entry in self._record.generations]
+        for entry in entries:
+            if asked.items() <= entry.items():
+                entry.update(texts)
+                break
+        else:
+            entries.append({**asked, **texts})
+        self.set("generations", entries)
+
+    def set_zero_shot(
+        self,
+        task: str,
+        metrics: Mapping[str, Mapping[str, float | None]],
+        **values: Any,  # noqa: ANN401
+    ) -> None:
+        """Merge a task's metrics and fields of :class:`ZeroShotTask` into its entry.
+
+        An entry that was measured in another way (another limit, other questions) is replaced:
+        scores of different questions are no recovery.
+        """
+        earlier = self._record.zero_shot.get(task)
+        entry = earlier.model_dump() if earlier else {}
+        fields = ZeroShotTask.model_fields
+        if any(entry.get(name) != value for name, value in values.items() if name in fields):
+            entry = {}
+        entry = {"metrics": {}, **entry, **values}
+        for name, scores in metrics.items():
+            merged = {**entry["metrics"].get(name, {}), **scores}
+            full, quantized = merged.get("full_precision"), merged.get("quantized")
+            if full and quantized is not None:
+                merged["recovery"] = quantized / full
+            entry["metrics"][name] = merged
+        result = ZeroShotTask.model_validate(entry)
+        self.set("zero_shot", {**self._record.zero_shot, task: result})
 
     def set_effective(self, **values: Any) -> None:  # noqa: ANN401
         """Merge what the method really used (``critical_ratio=0.0139``)."""
@@ -198,9 +270,30 @@ class RunRecord(RunListener):
         )
         self._close("failed")
 
+    def stage_started(self, stage: str, total: int) -> None:
+        """Keep what the run is busy with."""
+        self.set("stage", {"name": stage, "total": total})
+
     def block_quantized(self, block: int, rows: list[LayerRow], seconds: float) -> None:
         """Keep a block's rows."""
         self.add_layer_rows(rows)
+
+    def block_trained(self, block: int, summary: TrainingSummary, points: list[CurvePoint]) -> None:
+        """Keep a block's losses; a resumed run is told of its earlier blocks again."""
+        self._trained[block] = summary
+        section = {"block": blocks_section(list(self._trained.values()))}
+        others = [point for point in self._points if point.block != block]
+        self._set_finetune(section, [*others, *points])
+
+    def model_trained(self, summary: TrainingSummary, points: list[CurvePoint]) -> None:
+        """Keep the whole model's losses."""
+        others = [point for point in self._points if point.block is not None]
+        self._set_finetune({"end_to_end": model_section(summary)}, [*others, *points])
+
+    def _set_finetune(self, section: Mapping[str, Any], points: list[CurvePoint]) -> None:
+        self._points = points
+        write_finetune(self.folder / FINETUNE_FILE, points)
+        self.set("finetune", {**self._record.finetune, **section})
 
     def message(self, text: str) -> None:
         """Keep a message as a note."""

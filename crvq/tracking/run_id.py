@@ -15,9 +15,21 @@ IDENTITY_VERSION = 1
 """Raised when the same configuration starts to mean something else: old runs are then redone."""
 
 NOT_IDENTITY = frozenset(
-    {"experiment", "force", "results_dir", "cache_dir", "tracking", "threads"},
+    {
+        "experiment",
+        "force",
+        "results_dir",
+        "cache_dir",
+        "tracking",
+        "threads",
+        "eval",
+        "eval_only",
+    },
 )
-"""Keys that say where a run goes and how it is watched, not what it computes.
+"""Keys that say where a run goes, how it is watched and what is measured on it, not what it makes.
+
+``eval`` is among them because a run is its quantized model: measurements asked for later are added
+to the same record, without quantizing again (:mod:`crvq.pipeline.add_evaluation`).
 
 ``threads`` is among them although sums over another number of threads round differently in the
 last bits: a sweep that moves to a machine with more cores is still the same sweep. Records keep
@@ -53,19 +65,24 @@ def identity_config(config: RunConfig) -> dict[str, Any]:
     for label in ("name", "note"):
         values["model"].pop(label)
     values["budget"].pop("name")
+    if not config.finetune.asked:
+        values.pop("finetune")  # runs from before there was any keep their name
+    if values["method_params"].get("warm_start") is False:
+        values["method_params"].pop("warm_start")
+    # Only what differs from how runs were named before there was a choice.
+    if values["budget"]["out_of_reach"] == "error":
+        values["budget"].pop("out_of_reach")
     return values
 
 
 def quantization_fingerprint_config(config: RunConfig) -> dict[str, Any]:
-    """The part of ``config`` that determines the packed blocks: the identity without ``eval``.
+    """The part of ``config`` that determines the packed blocks.
 
     Packed blocks may be resumed only under an equal fingerprint. ``auto`` values are not
     resolved here: add what they came to (device, activation dtype), and digests of the weights
     and of the calibration tokens, which paths and names cannot vouch for.
     """
-    values = identity_config(config)
-    values.pop("eval")
-    return values
+    return identity_config(config)
 
 
 def _digest(values: dict[str, Any]) -> str:

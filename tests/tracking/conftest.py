@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from crvq.config import CalibrationConfig, ModelConfig, RunConfig, StrictModel
+from crvq.config import CalibrationConfig, ModelConfig, RunConfig, StrictModel, TrackingConfig
 from crvq.tracking.events import LayerRow
+from crvq.tracking.mirror import Mirror
+from tests.tracking.mirror_examples import CONFIG
 
 PARTS = ("codes", "codebooks", "scales", "permutation", "other")
 
@@ -51,5 +53,14 @@ def make_row() -> Callable[..., LayerRow]:
         }
         name = f"model.layers.{block}.{kind}"
         return LayerRow(block=block, name=name, kind=kind, **{**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def mirror(tmp_path) -> Callable[..., Mirror]:
+    def make(mode="offline", timeout=10.0, sweep="s1", **tracking):
+        config = TrackingConfig(mode=mode, timeout_seconds=timeout, **tracking)
+        return Mirror(config, tmp_path, "tiny-crvq-abc", CONFIG, sweep=sweep)
 
     return make

@@ -17,6 +17,7 @@ ROWS = st.builds(
     ),
     **dict.fromkeys(("name", "kind", "notes"), TEXT),
     **dict.fromkeys(("loss", "relative_loss", "seconds", "bits"), FLOATS),
+    **dict.fromkeys(("code_entropy", "published_bits"), st.none() | FLOATS),
 )
 
 

@@ -187,3 +187,10 @@ while True:
             assert process.poll() is None
         process.kill()
     assert read_record(tmp_path)["seconds"]["load"] >= 20
+
+
+def test_the_stage_begun_last_is_on_disk(start):
+    record = start()
+    record.stage_started("survey", 2)
+    record.stage_started("quantize", 30)
+    assert read_record(record.path)["stage"] == {"name": "quantize", "total": 30}

@@ -14,6 +14,7 @@ from crvq.config import (
     StrictModel,
     TrackingConfig,
 )
+from crvq.config.finetune import BlockConfig, FinetuneConfig
 from crvq.tracking.run_id import NOT_IDENTITY, quantization_fingerprint_config, run_id
 
 PERPLEXITY = EvalConfig(perplexity={"wiki": PerplexityConfig(context=64)})
@@ -22,8 +23,8 @@ CHANGES = {
     "budget": BudgetConfig(bits=2.0),
     "method": "gptvq",
     "calibration": CalibrationConfig(samples=3),
+    "finetune": FinetuneConfig(block=BlockConfig(learning_rate=0.01, epochs=1)),
     "seed": 1,
-    "eval": PERPLEXITY,
     "activation_dtype": "float32",
     "device": "cuda",
 }
@@ -34,6 +35,8 @@ IRRELEVANT = {
     "cache_dir": "cache",
     "tracking": TrackingConfig(mode="disabled"),
     "threads": 7,
+    "eval": PERPLEXITY,  # a run is its quantized model; measurements are added to its record
+    "eval_only": "results/default/r1",
 }
 
 
@@ -63,11 +66,24 @@ def test_one_and_one_point_zero_are_the_same_run(make_config, make_params):
     assert run_id(one) == run_id(same)
 
 
+def test_what_is_said_of_a_training_that_is_not_asked_for_is_not_hashed(make_config):
+    assert run_id(make_config(finetune=FinetuneConfig(samples=50))) == run_id(make_config())
+
+
+def test_a_budget_that_may_be_another_is_another_run(make_config):
+    budgets = [BudgetConfig(bits=1.0, out_of_reach=how) for how in ("error", "nearest")]
+    assert len({run_id(make_config(budget=budget)) for budget in budgets}) == 2
+
+
 def test_labels_and_the_device_number_are_not_hashed(make_config):
     model = ModelConfig(name="other", source="path", path="models/tiny")
     digests = {
         run_id(make_config(**change))[-12:]
-        for change in ({}, {"model": model}, {"budget": BudgetConfig(name="b")})
+        for change in (
+            {},
+            {"model": model},
+            {"budget": BudgetConfig(name="b")},
+        )
     }
     assert len(digests) == 1
     assert run_id(make_config(device="cuda:1")) == run_id(make_config(device="cuda"))
@@ -97,5 +113,5 @@ def test_fingerprint_ignores_evaluation_only(make_config):
     base = quantization_fingerprint_config(make_config())
     json.dumps(base, allow_nan=False)
     assert quantization_fingerprint_config(make_config(eval=PERPLEXITY)) == base
-    for key in CHANGES.keys() - {"eval"}:
+    for key in CHANGES:
         assert quantization_fingerprint_config(make_config(**{key: CHANGES[key]})) != base
