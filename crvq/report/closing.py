@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
+from crvq.report.agreement_table import agreement_table
 from crvq.report.closing_table import closing_table
+from crvq.report.generation_table import generation_table
 from crvq.report.identical_jobs import identical_jobs
 from crvq.report.run_labels import Record
 from crvq.report.where_next import run_folder, where_next
+from crvq.report.zero_shot_table import zero_shot_table
 
 
 def print_closing(
@@ -23,7 +27,14 @@ def print_closing(
         asked: the run that was asked for, where the other records only stand beside it.
     """
     console = console or Console()
+    records = _distinct(records)
     console.print(closing_table(records))
+    zero_shot = zero_shot_table(records)
+    if zero_shot is not None:
+        console.print(zero_shot)
+    for further in (agreement_table(records), generation_table(records)):
+        if further is not None:
+            console.print(further)
     lines = identical_jobs(records)
     with_record = [record for record in records if "run_id" in record]
     if asked is not None:
@@ -33,9 +44,21 @@ def print_closing(
     elif with_record:
         folders = dict.fromkeys(str(run_folder(record).parent) for record in with_record)
         lines.append(f"records: {', '.join(folders)}")
+        results = dict.fromkeys(str(Path(folder).parent) for folder in folders)
+        lines += [f"page:    python -m crvq.report {one} --open" for one in results]
         if len(with_record) < len(records) or any(
             record.get("status") != "complete" for record in records
         ):
             lines.append("next:    the same command again does only what is missing")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _distinct(records: Sequence[Record]) -> list[Record]:
+    """Each run once: jobs that only measure other things share one."""
+    seen: dict[object, Record] = {}
+    for number, record in enumerate(records):
+        named = "run_id" in record
+        key = (record["experiment"], record["run_id"]) if named else number
+        seen.setdefault(key, record)
+    return list(seen.values())

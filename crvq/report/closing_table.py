@@ -10,6 +10,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from crvq.report.entropy_note import entropy_note
+from crvq.report.number_format import duration, perplexity
 from crvq.report.run_labels import Record, run_labels
 
 _UNKNOWN = "-"
@@ -46,7 +48,7 @@ def closing_table(records: Sequence[Record]) -> Table:
         table.add_column(_dataset_head(column), justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for row in _full_precision_rows(records, datasets):
-        cells = [_number(row["values"].get(column), _perplexity) for column in datasets]
+        cells = [_number(row["values"].get(column), perplexity) for column in datasets]
         bits = _number(row["bits"], lambda value: f"{value:.2f}")
         table.add_row(row["name"], bits, bits, *cells, "")
     table.add_section()
@@ -73,8 +75,8 @@ def _run_cells(record: Record, label: str, datasets: Sequence[_DatasetColumn]) -
         name,
         _number(bits.get("average_quantized_weights"), lambda value: f"{value:.3f}"),
         _number(bits.get("average_all_weights"), lambda value: f"{value:.3f}"),
-        *(_number(results.get(column, {}).get("quantized"), _perplexity) for column in datasets),
-        _duration(sum((record.get("seconds") or {}).values())),
+        *(_number(results.get(column, {}).get("quantized"), perplexity) for column in datasets),
+        duration(sum((record.get("seconds") or {}).values())),
     ]
 
 
@@ -155,23 +157,10 @@ def _caption(records: Sequence[Record], labels: Sequence[str]) -> str:
         if record.get("status") == "failed"
     ]
     lines.append("Bits a weight: codes, codebooks, scales and permutations, all counted.")
+    lines += entropy_note(records)
     lines += [str(record["model_note"]) for record in records if record.get("model_note")]
     return escape("\n".join(dict.fromkeys(lines)))
 
 
 def _number(value: object, form: Any) -> str:  # noqa: ANN401
     return _UNKNOWN if value is None else form(float(str(value)))
-
-
-def _perplexity(value: float) -> str:
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:.2f}" if value < 1000 else f"{value:,.0f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1000:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} h"

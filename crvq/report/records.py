@@ -25,7 +25,7 @@ def load_records(results_dir: str | Path, experiment: str | None = None) -> pd.D
     ``damaged``, the reason in ``error.message``, and a warning is logged. No runs give an empty
     frame.
     """
-    rows = [_flat_record(folder) for folder in _run_folders(Path(results_dir), experiment)]
+    rows = [_flat_record(folder) for folder in run_folders(Path(results_dir), experiment)]
     return pd.DataFrame(rows)
 
 
@@ -36,23 +36,44 @@ def load_layers(results_dir: str | Path, experiment: str | None = None) -> pd.Da
         RecordError: a table cannot be read.
     """
     tables = []
-    for folder in _run_folders(Path(results_dir), experiment):
-        path = folder / LAYERS_FILE
-        if not path.exists():
-            continue
-        try:
-            table = pd.read_csv(path, dtype={"notes": str}).fillna({"notes": ""})
-        except ValueError as error:
-            raise RecordError(f"{path} is damaged: {error}. Remove the run's folder.") from error
-        table.insert(0, "experiment", folder.parent.name)
-        table.insert(1, "run_id", folder.name)
-        tables.append(table)
+    for folder in run_folders(Path(results_dir), experiment):
+        table = layer_table(folder)
+        if (folder / LAYERS_FILE).exists():
+            table.insert(0, "experiment", folder.parent.name)
+            table.insert(1, "run_id", folder.name)
+            tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _run_folders(results_dir: Path, experiment: str | None) -> Iterator[Path]:
+def layer_table(folder: Path) -> pd.DataFrame:
+    """The rows of one run's ``layers.csv``; an empty frame if it has none.
+
+    Raises:
+        RecordError: the table cannot be read.
+    """
+    path = folder / LAYERS_FILE
+    if not path.exists():
+        return pd.DataFrame()
+    try:
+        return pd.read_csv(path, dtype={"notes": str}).fillna({"notes": ""})
+    except (ValueError, OSError) as error:
+        raise RecordError(f"{path} is damaged: {error}. Remove the run's folder.") from error
+
+
+def run_folders(results_dir: Path, experiment: str | None = None) -> Iterator[Path]:
+    """Folders below ``results_dir`` that hold a record, by name."""
     pattern = f"{experiment or '*'}/*/{RECORD_FILE}"
     return (path.parent for path in sorted(results_dir.glob(pattern)))
+
+
+def damaged_record(folder: Path, error: RecordError) -> dict[str, Any]:
+    """What stands in for a record that cannot be read."""
+    return {
+        "run_id": folder.name,
+        "experiment": folder.parent.name,
+        "status": "damaged",
+        "error": {"type": "RecordError", "message": str(error)},
+    }
 
 
 def _flat_record(folder: Path) -> dict[str, Any]:
@@ -60,10 +81,5 @@ def _flat_record(folder: Path) -> dict[str, Any]:
         record = read_record(folder)
     except RecordError as error:
         _log.warning("%s", error)
-        record = {
-            "run_id": folder.name,
-            "experiment": folder.parent.name,
-            "status": "damaged",
-            "error": {"type": "RecordError", "message": str(error)},
-        }
+        record = damaged_record(folder, error)
     return {**flatten(record), "folder": str(folder)}

@@ -11,6 +11,7 @@ from crvq.tracking.json_values import flatten
 from crvq.tracking.run_id import NOT_IDENTITY
 
 _ABSENT = "absent"
+_ON = "on"
 _LEADERS = {"method": "method", "method_params": "method", "model": "model.name"} | {
     "budget": "budget.name"
 }
@@ -23,14 +24,17 @@ def differing_values(records: Sequence[Record]) -> list[dict[str, Any]]:
     """For every record the configuration values in which the records differ, by dotted key.
 
     Keys that do not change results are left out, and so are values that follow from the choice
-    of a model, method or budget which is itself among the keys. Records without a configuration
+    of a model, method or budget which is itself among the keys. A part that is null in some
+    records and has keys in others (``finetune.block``) is a key of its own, null or ``on``; its
+    own keys are there only if they differ where it is on. Records without a configuration
     (jobs that failed before they had one) get no values and are not compared.
     """
     flats = [flatten(record.get("config") or {}) for record in records]
+    switches = _mark_switches(flats)
     compared = [flat for flat in flats if flat]
     keys = list(dict.fromkeys(key for flat in compared for key in flat))
     keys = [key for key in keys if key.split(".")[0] not in NOT_IDENTITY]
-    differing = [key for key in keys if len({_text(flat, key) for flat in compared}) > 1]
+    differing = [key for key in keys if _differs(key, compared, switches)]
     kept = [key for key in differing if not _follows(key, differing, compared)]
     return [{key: flat[key] for key in kept if key in flat} for flat in flats]
 
@@ -89,6 +93,27 @@ def _short_names(differing: Sequence[dict[str, Any]]) -> dict[str, str]:
     last = Counter(key.split(".")[-1] for key in keys)
     names = {key: key.split(".")[-1] if last[key.split(".")[-1]] == 1 else key for key in keys}
     return {key: key.split(".")[0] if names[key] == "name" else names[key] for key in keys}
+
+
+def _mark_switches(flats: Sequence[dict[str, Any]]) -> set[str]:
+    """Set every part that is null elsewhere to ``on`` where it has keys; return those parts."""
+    parents = [{key[:end] for key in flat for end in _dots(key)} for flat in flats]
+    nulls = {key for flat in flats for key, value in flat.items() if value is None}
+    switches = nulls & set().union(*parents)
+    for flat, known in zip(flats, parents, strict=True):
+        flat.update(dict.fromkeys(sorted(switches & known), _ON))
+    return switches
+
+
+def _dots(key: str) -> list[int]:
+    return [place for place, character in enumerate(key) if character == "."]
+
+
+def _differs(key: str, flats: Sequence[dict[str, Any]], switches: set[str]) -> bool:
+    """Whether records differ in a key; below a switch, whether those do that have it on."""
+    if any(key[:end] in switches for end in _dots(key)):
+        flats = [flat for flat in flats if key in flat]
+    return len({_text(flat, key) for flat in flats}) > 1
 
 
 def _follows(key: str, differing: Sequence[str], flats: Sequence[dict[str, Any]]) -> bool:

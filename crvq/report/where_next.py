@@ -8,6 +8,7 @@ from crvq.report.run_labels import Record
 from crvq.tracking.layers_csv import LAYERS_FILE
 from crvq.tracking.log import LOG_FILE
 from crvq.tracking.record_schema import RECORD_FILE
+from crvq.tracking.trackio_run import trackio_folder
 
 
 def run_folder(record: Record) -> Path:
@@ -30,6 +31,10 @@ def where_next(record: Record) -> list[str]:
     tracking = (record.get("config") or {}).get("tracking") or {}
     if tracking.get("mode") == "offline" and (folder / "wandb").is_dir():
         lines.append(f"         wandb sync {folder}/wandb/offline-run-*")
+    watched = trackio_folder(folder.parents[1])
+    if tracking.get("backend") == "trackio" and watched.is_dir():
+        project = tracking.get("project")
+        lines.append(f"         TRACKIO_DIR={watched} trackio show --project {project}")
     return lines
 
 

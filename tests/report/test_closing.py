@@ -22,6 +22,7 @@ def test_a_sweep_says_what_came_out_identical_and_what_is_missing(make_record):
     text = printed(records)
     assert "codebooks=1 and codebooks=2 gave the same" in text
     assert "records: results/default\n" in text
+    assert "python -m crvq.report results --open" in text
     assert "missing" not in text
     failed = {"label": "x", "status": "failed", "error": {"type": "E", "message": "m"}}
     assert "missing" in printed([*records, failed])

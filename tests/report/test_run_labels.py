@@ -1,6 +1,6 @@
 import pytest
 
-from crvq.report.run_labels import run_labels
+from crvq.report.run_labels import differing_values, run_labels
 
 
 def test_only_what_differs(make_record):
@@ -62,3 +62,20 @@ def test_ambiguous_keys_are_spelt_out(make_record):
 def test_jobs_without_a_configuration_keep_their_label(make_record):
     records = [make_record(), {"label": "x=7", "status": "failed"}]
     assert run_labels(records) == ["crvq", "x=7"]
+
+
+def test_a_part_that_is_off_elsewhere_is_one_key(make_record):
+    def tuned(**block):
+        return make_record(config={"finetune": {"block": {"rate": 0.1, **block}}})
+
+    off = make_record(config={"finetune": {"block": None}})
+    assert differing_values([off, tuned(epochs=2)]) == [
+        {"finetune.block": None},
+        {"finetune.block": "on"},
+    ]
+    assert differing_values([off, tuned(epochs=2), tuned(epochs=3)]) == [
+        {"finetune.block": None},
+        {"finetune.block": "on", "finetune.block.epochs": 2},
+        {"finetune.block": "on", "finetune.block.epochs": 3},
+    ]
+    assert run_labels([off, tuned(epochs=2)]) == ["block=null", "block=on"]

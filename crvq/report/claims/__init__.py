@@ -1,0 +1,8 @@
+"""The paper's claims, each judged by a stated rule over our records."""
+
+from crvq.report.claims.claim import Claim, Finding, Verdict
+from crvq.report.claims.evidence import Evidence
+from crvq.report.claims.paper_claims import CLAIMS
+from crvq.report.claims.table import claims_table, judge_claims
+
+__all__ = ["CLAIMS", "Claim", "Evidence", "Finding", "Verdict", "claims_table", "judge_claims"]

@@ -1,0 +1,71 @@
+"""Choices of the algorithm: how channels are ranked and ordered, and fine-tuning."""
+
+from __future__ import annotations
+
+from crvq.report.claims.claim import (
+    Finding,
+    Verdict,
+    common_verdict,
+    finding_of_pairs,
+    improvement,
+    judge_gains,
+    untested,
+)
+from crvq.report.claims.evidence import PARAMS, Evidence, param, uses_critical
+from crvq.report.claims.pair import Pair, Row
+from crvq.report.finetune_stages import FINETUNE, finetune_stage
+
+_ALTERNATIVES = ("weight", "activation", "random")
+
+
+def importance_beats_alternatives(evidence: Evidence) -> Finding:
+    """The authors' importance against each alternative."""
+    key = f"{PARAMS}importance"
+    by_name: dict[str, list[Pair]] = {}
+    for name in _ALTERNATIVES:
+        pairs = evidence.pairs(
+            (key,),
+            lambda row, name=name: _ranked_by(row, name),  # type: ignore[misc]
+            lambda row: _ranked_by(row, "error_activation"),
+        )
+        if pairs:
+            by_name[name] = pairs
+    if not by_name:
+        return untested("no record of another form of importance beside error_activation")
+    verdicts = [
+        judge_gains([pair.gain for pair in pairs], evidence.noise) for pairs in by_name.values()
+    ]
+    words = "; ".join(
+        f"against {name} {improvement([pair.gain for pair in pairs])}"
+        for name, pairs in by_name.items()
+    )
+    ids = [run for pairs in by_name.values() for pair in pairs for run in pair.run_ids]
+    verdict = Verdict.FAILS if Verdict.FAILS in verdicts else common_verdict(verdicts)
+    return Finding(verdict, f"error_activation {words}", tuple(dict.fromkeys(ids)))
+
+
+def sorting_helps(evidence: Evidence) -> Finding:
+    """Sorted by importance against the natural order (critical channels still first)."""
+    pairs = evidence.pairs(
+        (f"{PARAMS}reorder",),
+        lambda row: param(row, "reorder") in {"critical_first", "none"},
+        lambda row: param(row, "reorder") == "sorted",
+    )
+    nothing = "no two records that differ in reorder=sorted and the natural order"
+    return finding_of_pairs(pairs, evidence.noise, nothing)
+
+
+def finetuning_helps(evidence: Evidence, stage: str, without: str) -> Finding:
+    """A stage of fine-tuning against what comes before it."""
+    keys = [str(name) for name in evidence.settings if str(name).startswith(FINETUNE)]
+    pairs = evidence.pairs(
+        keys,
+        lambda row: finetune_stage(row) == without,
+        lambda row: finetune_stage(row) == stage,
+    )
+    nothing = f"no record with fine-tuning ({stage}) has a twin with {without}"
+    return finding_of_pairs(pairs, evidence.noise, nothing)
+
+
+def _ranked_by(row: Row, importance: str) -> bool:
+    return param(row, "importance") == importance and uses_critical(row)

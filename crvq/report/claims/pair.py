@@ -1,0 +1,59 @@
+"""Two settings that differ in one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from crvq.report.layout_names import name_settings
+from crvq.report.number_format import perplexity
+from crvq.report.perplexity_columns import QUANTIZED
+
+Row = dict[Any, Any]
+"""A row of :func:`crvq.report.settings.over_seeds`."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A comparison of two settings."""
+
+    without: Row
+    with_: Row
+    gain: float
+    """ln(perplexity without / perplexity with), mean over the shared protocols."""
+    protocol: str
+    """The first protocol that both were measured on."""
+
+    @property
+    def bits(self) -> float:
+        """Bits a weight that the second costs beyond the first."""
+        return float(self.with_["bits"] - self.without["bits"])
+
+    @property
+    def run_ids(self) -> list[str]:
+        """All runs behind the two."""
+        return [*str(self.without["run_ids"]).split(), *str(self.with_["run_ids"]).split()]
+
+
+def pairs_in_words(pairs: Sequence[Pair]) -> list[str]:
+    """``CRVQ 1x8 g8 → CRVQ 1x8 g8 + 3x8, λ=0.02: 1,179 → 1,103`` for each pair.
+
+    Names are as long as tells the first sides of these pairs apart, and the second sides; a pair
+    whose sides have the same name is named once.
+    """
+    sides = (_names([p.without for p in pairs]), _names([p.with_ for p in pairs]))
+    words = []
+    for pair, *named in zip(pairs, *sides, strict=True):
+        rows = (pair.without, pair.with_)
+        first, second = (perplexity(row[QUANTIZED + pair.protocol]) for row in rows)
+        words.append(f"{' → '.join(dict.fromkeys(named))}: {first} → {second}")
+    return words
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    unique = {row["setting"]: row for row in rows}
+    names = dict(zip(unique, name_settings(pd.DataFrame(unique.values())), strict=True))
+    return [names[row["setting"]] for row in rows]

@@ -1,0 +1,186 @@
+/* One chart for each experiment: an outcome along a swept key, a line for each setting of the rest. */
+
+function renderSweeps(runs) {
+  const body = bodyOf("sweeps");
+  const experiments = unique(runs.map((run) => run.experiment)).filter(
+    (name) => DATA.experiments[name].axes.length,
+  );
+  show("sweeps", experiments.length > 0);
+  body.replaceChildren();
+  if (!experiments.length) return;
+  const names = outcomeNames(runs.filter((run) => experiments.includes(run.experiment)));
+  const outcome = names.includes(choice("outcome")) ? choice("outcome") : "";
+  if (!names.length) {
+    body.append(h("p", { class: "quiet" }, "No run has come to a number yet."));
+    return;
+  }
+  const log = choice("log", "yes") === "yes";
+  body.append(
+    h(
+      "div",
+      { class: "controls" },
+      select("outcome", [["", "perplexity"], ...names.map((name) => [name, name])], outcome, (value) => {
+        choose("outcome", value);
+        renderSweeps(shownRuns());
+      }),
+      checkbox("log axis where values span far", log, (value) => {
+        choose("log", value ? "" : "no");
+        renderSweeps(shownRuns());
+      }),
+    ),
+  );
+  const grid = h("div", { class: "grid" });
+  body.append(grid);
+  for (const name of experiments) {
+    const own = runs.filter((run) => run.experiment === name);
+    grid.append(sweepPanel(name, own, outcome || defaultOutcome(outcomeNames(own)), log));
+  }
+}
+
+function sweepPanel(name, runs, outcome, log) {
+  const experiment = DATA.experiments[name];
+  const key = `x:${name}`;
+  const axis = experiment.axes.includes(choice(key)) ? choice(key) : experiment.axes[0];
+  const panel = h("figure", { class: "panel" }, h("figcaption", {}, name));
+  if (experiment.axes.length > 1) {
+    panel.append(
+      select(
+        "along",
+        experiment.axes.map((one) => [one, one]),
+        axis,
+        (value) => {
+          choose(key, value);
+          renderSweeps(shownRuns());
+        },
+      ),
+    );
+  }
+  const lines = sweepLines(experiment, runs, axis, outcome);
+  const missing = runs.length - lines.reduce((count, line) => count + line.points.length, 0);
+  const node = h("div", { class: "chart" });
+  panel.append(node);
+  const notes = [
+    fullPrecisionNote(runs, outcome),
+    missing ? `${missing} of ${runs.length} runs have no finite value or do not set ${axis}.` : null,
+  ];
+  panel.append(h("p", { class: "quiet" }, notes.filter(Boolean).join(" ")));
+  if (lines.length) {
+    queueMicrotask(() => drawSweep(node, lines, axis, outcome, experiment.numeric.includes(axis), log, name));
+    panel.append(sweepNumbers(lines, axis, outcome));
+  } else {
+    node.replaceWith(h("p", { class: "quiet" }, "Nothing to draw for this outcome."));
+  }
+  return panel;
+}
+
+/* Points by the settings of all other swept keys; seeds are points of one line. */
+function sweepLines(experiment, runs, axis, outcome) {
+  const others = experiment.axes.filter((key) => key !== axis && !experiment.seeds.includes(key));
+  const lines = new Map();
+  for (const run of runs) {
+    const values = experiment.values[run.key];
+    const y = number(run.outcomes[outcome]);
+    if (!(axis in values) || y === null || !Number.isFinite(y)) continue;
+    const name = others
+      .filter((key) => key in values)
+      .map((key) => `${shortKey(key)}=${valueText(values[key])}`)
+      .join(" ");
+    if (!lines.has(name)) lines.set(name, { name, points: [] });
+    lines.get(name).points.push({ x: values[axis], y, run });
+  }
+  return [...lines.values()];
+}
+
+function drawSweep(node, lines, axis, outcome, numeric, log, name) {
+  const all = lines.flatMap((line) => line.points.map((point) => point.y));
+  const traces = lines.map((line, index) => {
+    const sorted = numeric ? [...line.points].sort((a, b) => a.x - b.x) : line.points;
+    const means = meansByX(sorted);
+    return {
+      type: "scatter",
+      mode: numeric && means.length > 1 ? "lines+markers" : "markers",
+      name: plain(line.name || outcome),
+      x: means.map((point) => (numeric ? point.x : plain(valueText(point.x)))),
+      y: means.map((point) => point.y),
+      showlegend: lines.length > 1,
+      error_y: means.some((point) => point.spread)
+        ? { type: "data", array: means.map((point) => point.spread) }
+        : undefined,
+      marker: { color: colour(index), symbol: SYMBOLS[index % SYMBOLS.length], size: 10 },
+      line: { color: colour(index) },
+      text: means.map((point) => plain(point.about)),
+      hovertemplate: "%{text}<br>%{y:.5~g}<extra></extra>",
+    };
+  });
+  const xs = lines.flatMap((line) => line.points.map((point) => point.x));
+  const logX = numeric && Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 50;
+  const logY = log && wantsLog(all);
+  return draw(
+    node,
+    traces,
+    {
+      height: 340,
+      xaxis: { title: { text: plain(axis) }, type: numeric ? (logX ? "log" : "linear") : "category" },
+      yaxis: {
+        title: { text: upright(outcome) },
+        type: logY ? "log" : "linear",
+        ...(logY ? logTicks(all) : {}),
+      },
+    },
+    `${outcome} against ${axis}, experiment ${name}`,
+  );
+}
+
+/* One point an x; runs that differ only in seeds are averaged, their standard deviation the bar. */
+function meansByX(points) {
+  return unique(points.map((point) => point.x)).map((x) => {
+    const same = points.filter((point) => point.x === x);
+    const y = same.reduce((sum, point) => sum + point.y, 0) / same.length;
+    const squares = same.reduce((sum, point) => sum + (point.y - y) ** 2, 0);
+    const spread = same.length > 1 ? Math.sqrt(squares / (same.length - 1)) : 0;
+    return {
+      x,
+      y,
+      spread,
+      about: same.length > 1 ? `${same[0].run.label} and ${same.length - 1} more` : same[0].run.label,
+    };
+  });
+}
+
+function fullPrecisionNote(runs, outcome) {
+  const found = /^(perplexity of .*), quantized$/.exec(outcome);
+  const values = found
+    ? unique(
+        runs
+          .map((run) => run.outcomes[`${found[1]}, full precision`])
+          .filter((value) => value != null)
+          .map(perplexityText),
+      )
+    : [];
+  return values.length ? `Full precision: ${values.join(", ")}.` : null;
+}
+
+function sweepNumbers(lines, axis, outcome) {
+  const rows = lines.flatMap((line) =>
+    line.points.map((point) => [
+      valueText(point.x),
+      line.name,
+      { text: plainText(point.y), class: "number" },
+    ]),
+  );
+  return h(
+    "details",
+    {},
+    h("summary", {}, "numbers"),
+    table([axis, "others", { text: outcome, class: "number" }], rows, `${outcome} against ${axis}`),
+  );
+}
+
+function shortKey(key) {
+  const parts = key.split(".");
+  return parts[parts.length - 1] === "name" ? parts[0] : parts[parts.length - 1];
+}
+
+function valueText(value) {
+  return value === null ? "null" : String(value);
+}

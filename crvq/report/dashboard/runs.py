@@ -1,0 +1,120 @@
+"""Everything that run folders hold, read so that one damaged file spoils one run at most."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from crvq.errors import CrvqError
+from crvq.report.records import damaged_record, layer_table, run_folders
+from crvq.report.run_labels import Record, run_labels
+from crvq.tracking.finetune_csv import FINETUNE_FILE
+from crvq.tracking.layers_csv import LAYERS_FILE
+from crvq.tracking.record_schema import RECORD_FILE, RecordError, read_record
+
+WATCHED_FILES = (RECORD_FILE, LAYERS_FILE, FINETUNE_FILE)
+"""Files of a run folder that the page is made from."""
+
+
+class NoRunsError(CrvqError):
+    """There is nothing to show."""
+
+
+@dataclass
+class Run:
+    """One run as its folder tells it."""
+
+    folder: Path
+    record: Record
+    label: str = ""
+    """What tells the run apart from others of its experiment."""
+    layers: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Rows of ``layers.csv``; empty if there is none."""
+    finetune: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Rows of ``finetune.csv``; empty if there is none."""
+    faults: list[str] = field(default_factory=list)
+    """Files that could not be read, and why."""
+
+    @property
+    def experiment(self) -> str:
+        """The folder's name: a record that was copied elsewhere goes by where it lies."""
+        return self.folder.parent.name
+
+    @property
+    def key(self) -> str:
+        """Unique among all runs: one run id may lie in two experiments."""
+        return f"{self.experiment}/{self.folder.name}"
+
+    @property
+    def status(self) -> str:
+        """``complete``, ``running``, ``failed`` or ``damaged``."""
+        return str(self.record["status"])
+
+
+def load_runs(results_dir: Path, experiment: str | None = None) -> list[Run]:
+    """All runs below ``results_dir``, by experiment, oldest first, with labels.
+
+    A record that cannot be read gives a run with the status ``damaged`` and the reason as its
+    error; a table that cannot be read gives an empty one and an entry in ``faults``.
+
+    Args:
+        results_dir: holds ``<experiment>/<run_id>/record.json``.
+        experiment: only this one.
+    """
+    runs = [_run(folder) for folder in run_folders(results_dir, experiment)]
+    runs.sort(key=lambda run: (run.experiment, str(run.record.get("started", "~")), run.key))
+    for name in dict.fromkeys(run.experiment for run in runs):
+        _label([run for run in runs if run.experiment == name])
+    return runs
+
+
+def no_runs(results_dir: Path, experiment: str | None = None) -> NoRunsError:
+    """The error for an empty results folder: what was looked for, and how to get a run."""
+    found = sorted({folder.parent.name for folder in run_folders(results_dir)})
+    if experiment is not None and found:
+        return NoRunsError(
+            f"There are no runs of the experiment {experiment!r} below {results_dir}; experiments "
+            f"there: {', '.join(found)}."
+        )
+    if not results_dir.is_dir():
+        seen = f"There is no folder {results_dir}"
+    else:
+        seen = f"There is no {experiment or '<experiment>'}/<run_id>/{RECORD_FILE} below it"
+        seen = f"{results_dir} holds no runs. {seen}"
+    return NoRunsError(
+        f"{seen}. `python run.py` makes a first run and leaves its record in results/; name "
+        "another folder as `python -m crvq.report FOLDER`; --watch waits for the first record."
+    )
+
+
+def _run(folder: Path) -> Run:
+    try:
+        run = Run(folder, read_record(folder))
+    except RecordError as error:
+        run = Run(folder, damaged_record(folder, error))
+    try:
+        run.layers = layer_table(folder)
+    except RecordError as error:
+        run.faults.append(str(error))
+    path = folder / FINETUNE_FILE
+    try:
+        run.finetune = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        run.faults.append(f"{path} cannot be read: {error}")
+    return run
+
+
+def _label(runs: list[Run]) -> None:
+    """Name the runs of one experiment by what sets them apart, or by their ids."""
+    readable = [run for run in runs if run.status != "damaged"]
+    for run, label in zip(readable, run_labels([run.record for run in readable]), strict=True):
+        run.label = label
+    taken = Counter(run.label for run in readable)
+    for run in runs:
+        if not run.label:
+            run.label = run.folder.name
+        elif taken[run.label] > 1:
+            run.label = f"{run.label} ({run.folder.name.rpartition('-')[2]})"

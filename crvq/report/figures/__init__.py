@@ -1,0 +1,10 @@
+"""Figures (plotly) from frames of runs and layers."""
+
+from crvq.report.figures.layers import (
+    critical_figure,
+    loss_by_block_figure,
+    loss_map_figure,
+)
+from crvq.report.figures.pareto import pareto_figure
+
+__all__ = ["critical_figure", "loss_by_block_figure", "loss_map_figure", "pareto_figure"]

@@ -1,0 +1,26 @@
+"""Which stages of fine-tuning a run had, told from its configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FINETUNE = "config.finetune."
+NONE = "none"
+_STAGES = {"block": "block", "end_to_end": "end to end"}
+
+
+def finetune_stage(row: dict[Any, Any]) -> str:
+    """``none``, ``block``, ``end to end`` or ``block + end to end``.
+
+    Args:
+        row: of a frame with ``config.*`` columns.
+    """
+    asked = {
+        str(key).removeprefix(FINETUNE).split(".")[0]
+        for key, value in row.items()
+        if str(key).startswith(FINETUNE)
+        and str(key).count(".") > 2
+        and value is not None
+        and value == value
+    }
+    return " + ".join(name for key, name in _STAGES.items() if key in asked) or NONE

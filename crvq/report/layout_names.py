@@ -1,0 +1,98 @@
+"""Short names for settings: a method's layout in the notation of its paper, then what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from crvq.report.finished_runs import CONFIG
+from crvq.report.run_labels import show
+from crvq.report.settings import setting_labels
+
+_PARAMS = f"{CONFIG}method_params."
+_Params = dict[str, Any]
+
+
+def name_settings(settings: pd.DataFrame) -> list[str]:
+    """A name for every row: ``CRVQ 1x8 g8 + 3x8, λ=0.02 · reorder=sorted``.
+
+    The layout first; after the dot what tells rows of the same model and layout apart.
+
+    Args:
+        settings: of :func:`crvq.report.settings.over_seeds`.
+    """
+    if settings.empty:
+        return []
+    rows = settings.to_dict("records")
+    layouts = pd.Series([layout_name(row) for row in rows], index=settings.index)
+    names = layouts.copy()
+    for (_, layout), group in settings.groupby([settings["model"], layouts], sort=False):
+        if len(group) == 1:
+            continue
+        shown = setting_labels(group, but=_layout_columns(str(group["method"].iloc[0])))
+        method = group["method"].iloc[0]  # what a label says where nothing differs
+        long = [layout if label == method else f"{layout} · {label}" for label in shown]
+        names.update(pd.Series(long, index=group.index))
+    return names.tolist()
+
+
+def layout_name(row: dict[Any, Any]) -> str:
+    """The method and its layout; the method alone where its notation is not known."""
+    method = str(row["method"])
+    known = _LAYOUTS.get(method)
+    if known is None:
+        return method
+    keys, write = known
+    values = {key: _chosen(row, key) for key in keys}
+    if any(value is None or value != value for key, value in values.items() if key != "group_size"):
+        return method
+    return f"{method.upper()} {write({key: _plain(value) for key, value in values.items()})}"
+
+
+def _crvq(p: _Params) -> str:
+    base = f"1x{p['codebook_bits']} g{p['group_size']}"
+    if p["extended_codebooks"] == "0" or p["critical_ratio"] == "0":
+        return base
+    return f"{base} + {p['extended_codebooks']}x{p['extended_bits']}, λ={p['critical_ratio']}"
+
+
+def _grid(p: _Params) -> str:
+    return f"{p['bits']} bit" + (f" g{p['group_size']}" if p["group_size"] else " whole rows")
+
+
+_LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[_Params], str]]] = {
+    "crvq": (
+        ("codebook_bits", "group_size", "extended_codebooks", "extended_bits", "critical_ratio"),
+        _crvq,
+    ),
+    "aqlm": (
+        ("codebooks", "codebook_bits", "group_size"),
+        lambda p: f"{p['codebooks']}x{p['codebook_bits']} g{p['group_size']}",
+    ),
+    "gptvq": (
+        ("vector_size", "codebook_bits"),
+        lambda p: f"{p['vector_size']}D {p['codebook_bits']} bit",
+    ),
+    "gptq": (("bits", "group_size"), _grid),
+    "rtn": (("bits", "group_size"), _grid),
+}
+
+
+def _chosen(row: dict[Any, Any], key: str) -> object:
+    """What a budget chose, where there is one; λ as asked: tables show what it comes to."""
+    used = row.get(f"effective.{key}")
+    asked = row.get(_PARAMS + key)
+    return asked if key == "critical_ratio" or used is None or used != used else used
+
+
+def _layout_columns(method: str) -> tuple[str, ...]:
+    keys = _LAYOUTS.get(method, ((), None))[0]
+    return tuple(_PARAMS + key for key in keys)
+
+
+def _plain(value: object) -> str:
+    if value is None or value != value:
+        return ""
+    return show(float(str(value))) if not isinstance(value, str) else value

@@ -1,0 +1,90 @@
+"""A table of a paper: numbers in full, and how each column is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from crvq.report.number_format import Style, format_cell
+
+STD = " std"
+"""Suffix of the column that holds the standard deviation over seeds."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: where its values lie in the frame, its head, and how they are written."""
+
+    key: str
+    head: str
+    style: Style = "text"
+    only_csv: bool = False
+    """Provenance such as run ids, which no printed table has room for."""
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A frame with unrounded numbers, and all that is needed to print it.
+
+    A column ``<key> std`` beside ``<key>`` holds the spread over seeds and is shown with it.
+    """
+
+    name: str
+    """Stem of the files that it is written to."""
+    title: str
+    frame: pd.DataFrame
+    columns: tuple[Column, ...]
+    notes: tuple[str, ...] = ()
+    section: str | None = None
+    """A rule is drawn where this column's value changes."""
+    made_by: str = ""
+    """The command whose records fill the table; said when it is empty."""
+
+    @property
+    def shown(self) -> tuple[Column, ...]:
+        """Columns of the printed forms: provenance, and columns without a value, left out."""
+        return tuple(
+            column
+            for column in self.columns
+            if not column.only_csv
+            and (column.key in self.frame and _has_value(self.frame[column.key]))
+        )
+
+    def cells(self) -> list[list[str]]:
+        """Rows of formatted values, in the order of :attr:`shown`."""
+        columns = self.shown
+        return [
+            [
+                format_cell(column.style, row[column.key], row.get(column.key + STD))
+                for column in columns
+            ]
+            for row in self.frame.to_dict("records")
+        ]
+
+    def missing(self) -> str:
+        """What to say in place of an empty table."""
+        how = f" Run `{self.made_by}` first." if self.made_by else ""
+        return f"No records for this table yet.{how}"
+
+    def raw(self) -> pd.DataFrame:
+        """All columns unrounded, spreads included, in the order of ``columns``."""
+        keys = [key for column in self.columns for key in (column.key, column.key + STD)]
+        return self.frame[[key for key in keys if key in self.frame]]
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        from crvq.report.table_files import to_markdown
+
+        return to_markdown(self)
+
+
+def unique_notes(notes: Sequence[object]) -> tuple[str, ...]:
+    """Notes once each, in order; missing ones left out."""
+    kept = (str(note) for note in notes if isinstance(note, str) and note)
+    return tuple(dict.fromkeys(kept))
+
+
+def _has_value(values: pd.Series) -> bool:
+    return bool(values.notna().any())

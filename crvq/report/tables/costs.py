@@ -1,0 +1,103 @@
+"""What quantization costs: time by stage, memory, and the size of what comes out."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from crvq.report.finished_runs import quantized_runs
+from crvq.report.layout_names import name_settings
+from crvq.report.paper_table import Column, PaperTable
+from crvq.report.settings import over_seeds
+from crvq.report.tables.main_table import EXPERIMENTS, chosen_experiments
+from crvq.report.tables.outcome_columns import (
+    BITS,
+    BITS_ALL,
+    EXPERIMENT,
+    GPU_MEMORY,
+    MEMORY,
+    RUN_IDS,
+    SECONDS,
+    model_columns,
+    notes,
+)
+
+_STAGES = "seconds."
+_PARTS = ("codes", "codebooks", "scales", "permutation", "other")
+
+
+def time_table(runs: pd.DataFrame) -> PaperTable:
+    """Seconds by stage, peak memory and the machine, by model and solver time.
+
+    Args:
+        runs: of :func:`crvq.report.finished_runs.finished_runs`.
+    """
+    settings = _labelled(runs, ("*time*",))
+    stages = [str(name) for name in settings if str(name).startswith(_STAGES)]
+    stages = [name for name in stages if not name.endswith(" std")]
+    if "seconds.quantize" in settings:
+        settings = settings.sort_values(["model", "seconds.quantize"], ignore_index=True)
+    columns = (
+        *model_columns(settings),
+        Column("label", "run"),
+        *(Column(name, name.removeprefix(_STAGES), "duration") for name in stages),
+        SECONDS,
+        MEMORY,
+        GPU_MEMORY,
+        Column("device", "device"),
+        Column("cpu", "cpu", only_csv=True),
+        Column("threads", "threads", "integer"),
+        EXPERIMENT,
+        RUN_IDS,
+    )
+    return PaperTable(
+        name="quantization_time",
+        title="Quantization time",
+        frame=settings,
+        columns=columns,
+        notes=notes(settings)[1:],
+        section="model",
+        made_by="python run.py +experiments=quantization_time",
+    )
+
+
+def size_table(runs: pd.DataFrame) -> PaperTable:
+    """Bits a quantized weight by part, and the size of the whole model, smallest first.
+
+    Args:
+        runs: of :func:`crvq.report.finished_runs.finished_runs`.
+    """
+    settings = _labelled(runs, EXPERIMENTS)
+    if not settings.empty:
+        shares = {
+            f"part {part}": settings[f"bits.{part}"] / settings["bits.quantized_weights"]
+            for part in _PARTS
+        }
+        settings = settings.assign(**shares)
+        settings = settings.sort_values(["model", "bits"], ignore_index=True)
+    columns = (
+        *model_columns(settings),
+        Column("label", "run"),
+        *(Column(f"part {part}", part, "bits") for part in _PARTS),
+        BITS,
+        BITS_ALL,
+        Column("packed_bytes", "packed weights", "memory"),
+        Column("model_bytes", "whole model", "memory"),
+        EXPERIMENT,
+        RUN_IDS,
+    )
+    return PaperTable(
+        name="model_size",
+        title="Size by part: bits a quantized weight, and bytes",
+        frame=settings,
+        columns=columns,
+        notes=notes(settings),
+        section="model",
+        made_by="python run.py",
+    )
+
+
+def _labelled(runs: pd.DataFrame, experiments: tuple[str, ...]) -> pd.DataFrame:
+    settings = over_seeds(quantized_runs(chosen_experiments(runs, experiments)))
+    if not settings.empty:
+        settings = settings.assign(label=name_settings(settings))
+    return settings

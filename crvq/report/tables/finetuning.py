@@ -1,0 +1,74 @@
+"""Fine-tuning stages by method."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from crvq.report.finetune_stages import FINETUNE, NONE, finetune_stage
+from crvq.report.finished_runs import quantized_runs, setting_key
+from crvq.report.layout_names import name_settings
+from crvq.report.paper_table import Column, PaperTable
+from crvq.report.settings import over_seeds
+from crvq.report.tables.outcome_columns import (
+    BITS,
+    EXPERIMENT,
+    MEMORY,
+    RUN_IDS,
+    SECONDS,
+    average_columns,
+    model_columns,
+    notes,
+    perplexity_columns,
+)
+
+_ORDER = (NONE, "block", "end to end", "block + end to end")
+
+
+def finetune_keys(runs: pd.DataFrame) -> tuple[str, ...]:
+    """All columns that configure fine-tuning."""
+    return tuple(str(name) for name in runs if str(name).startswith(FINETUNE))
+
+
+def finetuning_table(runs: pd.DataFrame) -> PaperTable:
+    """Settings that differ in nothing but fine-tuning, and were fine-tuned in one of them.
+
+    Args:
+        runs: of :func:`crvq.report.finished_runs.finished_runs`.
+    """
+    settings = over_seeds(quantized_runs(runs))
+    if not settings.empty:
+        but = finetune_keys(settings)
+        rows = settings.to_dict("records")
+        stages = pd.Categorical([finetune_stage(row) for row in rows], _ORDER, ordered=True)
+        groups = [setting_key(row, but=but) for row in rows]
+        settings = settings.assign(stage=stages, group=groups)
+        tuned = (settings["stage"] != NONE).groupby(settings["group"]).transform("any")
+        settings = settings[tuned].reset_index(drop=True)
+    if not settings.empty:
+        bare = settings.drop(columns=list(finetune_keys(settings)))
+        settings["label"] = name_settings(bare.assign(setting=settings["setting"]))
+        names = settings.groupby("group")["label"].first()
+        settings["label"] = settings["group"].map(names)
+        settings = settings.sort_values(["model", "label", "stage"], ignore_index=True)
+        settings["stage"] = settings["stage"].astype(str)
+    columns = (
+        *model_columns(settings),
+        Column("label", "method"),
+        Column("stage", "fine-tuning"),
+        BITS,
+        *perplexity_columns(settings),
+        *average_columns(settings),
+        SECONDS,
+        MEMORY,
+        EXPERIMENT,
+        RUN_IDS,
+    )
+    return PaperTable(
+        name="finetuning",
+        title="Stages of fine-tuning",
+        frame=settings,
+        columns=columns,
+        notes=notes(settings),
+        section="label",
+        made_by="python run.py +experiments=finetune_stages",
+    )

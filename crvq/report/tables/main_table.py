@@ -1,0 +1,95 @@
+"""The main table: methods by bits, perplexity and zero-shot average."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+
+import pandas as pd
+
+from crvq.report.finished_runs import quantized_runs
+from crvq.report.layout_names import name_settings
+from crvq.report.paper_table import Column, PaperTable
+from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED, protocol_labels
+from crvq.report.settings import over_seeds
+from crvq.report.tables.outcome_columns import (
+    BITS,
+    BITS_ALL,
+    EXPERIMENT,
+    GPU_MEMORY,
+    MEMORY,
+    RUN_IDS,
+    SECONDS,
+    average_columns,
+    model_columns,
+    notes,
+    perplexity_columns,
+)
+from crvq.report.zero_shot_columns import AVERAGE, FULL_AVERAGE, average_labels
+
+EXPERIMENTS = ("*main*", "*methods*")
+"""Names of experiments that compare methods; without any of them the table takes all runs."""
+
+
+def main_table(runs: pd.DataFrame, experiments: Sequence[str] = EXPERIMENTS) -> PaperTable:
+    """Full precision, then each setting, by model and bits.
+
+    Args:
+        runs: of :func:`crvq.report.finished_runs.finished_runs`.
+        experiments: patterns of the experiments whose runs are taken.
+    """
+    settings = over_seeds(quantized_runs(chosen_experiments(runs, experiments)))
+    if not settings.empty:
+        settings = settings.assign(label=name_settings(settings))
+        settings = settings.sort_values(["model", "bits"], kind="stable")
+        settings = pd.concat([full_precision_rows(settings), settings], ignore_index=True)
+        settings = settings.sort_values("model", kind="stable", ignore_index=True)
+    columns = (
+        *model_columns(settings),
+        Column("method", "method", only_csv=True),
+        Column("label", "method"),
+        BITS,
+        BITS_ALL,
+        *perplexity_columns(settings),
+        *average_columns(settings),
+        SECONDS,
+        MEMORY,
+        GPU_MEMORY,
+        Column("runs", "seeds", "integer", only_csv=True),
+        EXPERIMENT,
+        RUN_IDS,
+    )
+    return PaperTable(
+        name="main",
+        title="Methods compared on one model, with all bits counted",
+        frame=settings,
+        columns=columns,
+        notes=notes(settings.dropna(subset=["runs"])) if len(settings) else (),
+        section="model",
+        made_by="python run.py +experiments=methods",
+    )
+
+
+def full_precision_rows(settings: pd.DataFrame) -> pd.DataFrame:
+    """A row a model with what its runs measured before quantization."""
+    rows = []
+    for model, group in settings.groupby("model", sort=False):
+        row = {"model": model, "label": "full precision", "method": "full_precision"}
+        row["bits"] = row["bits_all"] = group["full_precision_bits"].mean()
+        for label in protocol_labels(settings):
+            row[QUANTIZED + label] = group[FULL_PRECISION + label].mean()
+        for name in average_labels(settings):
+            row[AVERAGE + name] = group[FULL_AVERAGE + name].mean()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def chosen_experiments(runs: pd.DataFrame, patterns: Sequence[str]) -> pd.DataFrame:
+    """Runs of the experiments that a table is about; all runs where there are none of these."""
+    if runs.empty:
+        return runs
+    wanted = [
+        any(fnmatch(name, pattern) for name in names.split(", ") for pattern in patterns)
+        for names in runs["experiment"]
+    ]
+    return runs[wanted] if any(wanted) else runs

@@ -1,0 +1,73 @@
+"""The zero-shot table: accuracy by task, beside full precision and chance."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from crvq.report.finished_runs import quantized_runs
+from crvq.report.layout_names import name_settings
+from crvq.report.paper_table import Column, PaperTable
+from crvq.report.settings import over_seeds
+from crvq.report.tables.outcome_columns import BITS, EXPERIMENT, RUN_IDS, model_columns, notes
+from crvq.report.zero_shot_columns import (
+    ACCURACY,
+    AVERAGE,
+    CHANCE,
+    FULL_ACCURACY,
+    FULL_AVERAGE,
+    STDERR,
+    average_labels,
+    task_labels,
+)
+
+
+def zero_shot_table(runs: pd.DataFrame) -> PaperTable:
+    """Chance, full precision and each setting with zero-shot scores, by model and bits.
+
+    Args:
+        runs: of :func:`crvq.report.finished_runs.finished_runs`.
+    """
+    settings = over_seeds(quantized_runs(runs))
+    tasks, averages = task_labels(settings), average_labels(settings)
+    if tasks:
+        scored = settings[[ACCURACY + task for task in tasks]].notna().any(axis=1)
+        settings = settings[scored].reset_index(drop=True)
+        settings = settings.assign(label=name_settings(settings))
+        settings = settings.sort_values(["model", "bits"], kind="stable")
+        baselines = _baseline_rows(settings, tasks, averages)
+        frame = pd.concat([baselines, settings], ignore_index=True)
+        frame = frame.sort_values("model", kind="stable", ignore_index=True)
+    else:
+        frame = pd.DataFrame()
+    columns = (
+        *model_columns(settings),
+        Column("label", "method"),
+        BITS,
+        *(Column(ACCURACY + task, task, "accuracy") for task in tasks),
+        *(Column(AVERAGE + name, f"average{name}", "accuracy") for name in averages),
+        *(Column(STDERR + task, f"standard error: {task}", only_csv=True) for task in tasks),
+        EXPERIMENT,
+        RUN_IDS,
+    )
+    said = (*notes(settings), "Accuracy (acc) in per cent, not length-normalized; zero-shot.")
+    return PaperTable(
+        name="zero_shot",
+        title="Zero-shot accuracy",
+        frame=frame,
+        columns=columns,
+        notes=said if tasks else (),
+        section="model",
+        made_by="python run.py +experiments=zero_shot",
+    )
+
+
+def _baseline_rows(settings: pd.DataFrame, tasks: list[str], averages: list[str]) -> pd.DataFrame:
+    rows = []
+    for model, group in settings.groupby("model", sort=False):
+        chance = {ACCURACY + task: group[CHANCE + task].mean() for task in tasks}
+        full = {ACCURACY + task: group[FULL_ACCURACY + task].mean() for task in tasks}
+        full |= {AVERAGE + name: group[FULL_AVERAGE + name].mean() for name in averages}
+        bits = group["full_precision_bits"].mean()
+        rows.append({"model": model, "label": "picking at random", **chance})
+        rows.append({"model": model, "label": "full precision", "bits": bits, **full})
+    return pd.DataFrame(rows)

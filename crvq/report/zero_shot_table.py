@@ -1,0 +1,154 @@
+"""Zero-shot scores beside chance: accuracies that mean nothing are marked as such."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from crvq.report.number_format import format_cell
+from crvq.report.run_labels import Record, run_labels
+
+AT_CHANCE, BELOW_CHANCE = "≈", "▼"
+_STDERRS = 2.0
+_LEGEND = (
+    f"{AT_CHANCE} within two standard errors of chance: no evidence of knowing anything. "
+    f"{BELOW_CHANCE} below chance by more. Recovery: quantized / full precision."
+)
+_DETAILED = 2
+"""Up to so many runs are shown with every metric; more of them with accuracies alone."""
+
+
+def zero_shot_table(records: Sequence[Record]) -> Table | None:
+    """A table of zero-shot scores; None if no record has any.
+
+    One or two runs: a row for each task and metric, with standard errors, recovery and chance.
+    More: a row for each run with the accuracy (``acc``) of each task, and their mean.
+
+    Args:
+        records: as :func:`crvq.tracking.record_schema.read_record` gives them.
+    """
+    labels = run_labels(records)
+    shown = [
+        (record, label)
+        for record, label in zip(records, labels, strict=True)
+        if record.get("zero_shot")
+    ]
+    if not shown:
+        return None
+    tasks = [(task, entry) for record, _ in shown for task, entry in record["zero_shot"].items()]
+    table = Table(
+        title="zero-shot",
+        title_justify="left",
+        caption=escape("\n".join([_LEGEND, *_protocols(tasks)])),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    if len(shown) > _DETAILED:
+        _fill_overview(table, shown)
+    else:
+        _fill_details(table, shown)
+    return table
+
+
+def chance_flag(value: float | None, stderr: float | None, chance: float | None) -> str:
+    """`AT_CHANCE` within two standard errors of chance, `BELOW_CHANCE` below that, else empty.
+
+    Also empty where the error or the chance level is not known.
+    """
+    if value is None or stderr is None or chance is None:
+        return ""
+    if abs(value - chance) <= _STDERRS * stderr:
+        return AT_CHANCE
+    return BELOW_CHANCE if value < chance else ""
+
+
+def _fill_details(table: Table, shown: Sequence[tuple[Record, str]]) -> None:
+    for head in ("task", "metric"):
+        table.add_column(head, no_wrap=True)
+    for head in ("full precision", "quantized", "recovery", "chance"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for record, label in shown:
+        table.add_section()
+        if len(shown) > 1:
+            table.add_row(f"[bold]{escape(label)}[/bold]")
+        for task, entry in record["zero_shot"].items():
+            for metric, scores in entry["metrics"].items():
+                recovery = scores.get("recovery")
+                table.add_row(
+                    escape(task),
+                    escape(metric),
+                    _score(metric, scores, "full_precision"),
+                    _score(metric, scores, "quantized"),
+                    "-" if recovery is None else f"{recovery:.1%}".replace("%", " %"),
+                    format_cell("accuracy", scores.get("chance")),
+                )
+
+
+def _fill_overview(table: Table, shown: Sequence[tuple[Record, str]]) -> None:
+    tasks = list(dict.fromkeys(task for record, _ in shown for task in _accuracies(record)))
+    table.add_column("run", overflow="fold", min_width=16)
+    for head in (*tasks, "mean"):
+        table.add_column(escape(head), justify="right", overflow="fold")
+    _add_overview_row(table, "[dim]chance[/dim]", tasks, shown[0][0], "chance")
+    baselines: list[list[str]] = []
+    for record, _ in shown:  # one row a model, not one a run
+        cells = _overview_cells(tasks, record, "full_precision")
+        if cells not in baselines:
+            baselines.append(cells)
+            table.add_row("[bold]full precision[/bold]", *cells)
+    table.add_section()
+    for record, label in shown:
+        _add_overview_row(table, escape(label), tasks, record, "quantized")
+
+
+def _add_overview_row(
+    table: Table, name: str, tasks: Sequence[str], record: Record, which: str
+) -> None:
+    table.add_row(name, *_overview_cells(tasks, record, which))
+
+
+def _overview_cells(tasks: Sequence[str], record: Record, which: str) -> list[str]:
+    """Each task's accuracy, and the mean if all are there."""
+    scores = _accuracies(record)
+    values = [scores.get(task, {}).get(which) for task in tasks]
+    known = [value for value in values if value is not None]
+    mean = sum(known) / len(known) if known and len(known) == len(tasks) else None
+    cells = [
+        _score("acc", scores[task], which, with_error=False) if task in scores else "-"
+        for task in tasks
+    ]
+    return [*cells, format_cell("accuracy", mean)]
+
+
+def _accuracies(record: Record) -> dict[str, dict[str, Any]]:
+    """Scores of ``acc`` by task."""
+    return {
+        task: entry["metrics"]["acc"]
+        for task, entry in record["zero_shot"].items()
+        if "acc" in entry["metrics"]
+    }
+
+
+def _score(metric: str, scores: dict[str, Any], which: str, with_error: bool = True) -> str:
+    value, stderr = scores.get(which), scores.get(f"{which}_stderr")
+    style = "accuracy" if metric.startswith("acc") else "value"
+    flag = chance_flag(value, stderr, scores.get("chance"))
+    shown = format_cell(style, value, stderr if with_error else None)  # type: ignore[arg-type]
+    return f"{shown} {flag}" if flag else shown
+
+
+def _protocols(tasks: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """How the questions were put, and where they are from; tasks alike share a line."""
+    lines: dict[str, list[str]] = {}
+    for task, entry in tasks:
+        asked = f"{entry.get('samples'):,}" if entry.get("samples") is not None else "?"
+        if (entry.get("available") or 0) > (entry.get("samples") or 0):
+            asked = f"the first {asked} of {entry['available']:,}"
+        told = f"{entry.get('shots')}-shot, lm-eval {entry.get('lm_eval')}, {entry.get('data')}"
+        lines.setdefault(told, []).append(f"{task} ({asked})")
+    return [f"{', '.join(dict.fromkeys(names))}: {told}" for told, names in lines.items()]

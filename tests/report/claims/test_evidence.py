@@ -1,0 +1,85 @@
+import math
+import statistics
+
+import pytest
+
+from crvq.report.claims.evidence import NOISE, Evidence, param, uses_critical
+
+RATIO = "config.method_params.critical_ratio"
+
+
+def is_ratio(value):
+    return lambda row: param(row, "critical_ratio") == value
+
+
+def test_pairs_differ_in_nothing_else(runs_of, make_run):
+    evidence = Evidence(
+        runs_of(
+            make_run(100.0, bits=1.0, critical_ratio=0.0),
+            make_run(80.0, bits=1.25),
+            make_run(10.0, critical_ratio=0.0, group_size=4),
+            make_run(5.0, model="other"),
+        )
+    )
+    (pair,) = evidence.pairs([RATIO], is_ratio(0.0), is_ratio(0.02))
+    assert pair.gain == pytest.approx(math.log(100 / 80))
+    assert pair.bits == 0.25
+    assert len(pair.run_ids) == 2
+
+
+def test_gains_are_the_mean_over_shared_protocols(runs_of, make_run):
+    evidence = Evidence(
+        runs_of(
+            make_run({"wiki": 100.0, "c4": 90.0, "own": 1.0}, critical_ratio=0.0),
+            make_run({"wiki": 50.0, "c4": 30.0}),
+        )
+    )
+    (pair,) = evidence.pairs([RATIO], is_ratio(0.0), is_ratio(0.02))
+    assert pair.gain == pytest.approx((math.log(2) + math.log(3)) / 2)
+
+
+@pytest.mark.parametrize("second", [{"c4": 50.0}, {"wiki": math.nan}, {}], ids=str)
+def test_no_shared_number_is_no_pair(runs_of, make_run, second):
+    evidence = Evidence(runs_of(make_run(100.0, critical_ratio=0.0), make_run(second)))
+    assert evidence.pairs([RATIO], is_ratio(0.0), is_ratio(0.02)) == []
+
+
+def test_seeds_are_one_setting(runs_of, make_run):
+    seeds = [make_run(v, config={"seed": n}) for n, v in enumerate((70.0, 90.0))]
+    evidence = Evidence(runs_of(make_run(100.0, critical_ratio=0.0, config={"seed": 0}), *seeds))
+    (pair,) = evidence.pairs([RATIO], is_ratio(0.0), is_ratio(0.02))
+    assert pair.gain == pytest.approx(math.log(100 / 80))
+    assert len(pair.run_ids) == 3
+
+
+def test_noise_is_assumed_until_seeds_show_more(runs_of, make_run):
+    def seeds(*values):
+        return runs_of(*(make_run(v, config={"seed": n}) for n, v in enumerate(values)))
+
+    assert Evidence(runs_of()).noise == NOISE
+    assert Evidence(seeds(50.0, 500.0)).noise == NOISE  # too few to know
+    assert Evidence(seeds(50.0, 50.1, 50.2, 50.3)).noise == NOISE  # less than assumed
+    wild = (40.0, 50.0, 60.0, 80.0)
+    deviation = statistics.stdev(math.log(value) for value in wild)
+    assert Evidence(seeds(*wild)).noise == pytest.approx(math.exp(2 * deviation) - 1)
+
+
+def test_noise_is_not_between_settings_or_infinite(runs_of, make_run):
+    far = [make_run(10.0**n, group_size=n + 1) for n in range(5)]
+    broken = [make_run(math.inf, config={"seed": n}, reorder="none") for n in range(5)]
+    assert Evidence(runs_of(*far, *broken)).noise == NOISE
+
+
+def test_groups_need_the_key(runs_of, make_run):
+    runs = runs_of(make_run(), make_run(critical_ratio=0.0), make_run(method="rtn", bits=2.0))
+    (group,) = Evidence(runs).groups(RATIO)
+    assert [param(row, "critical_ratio") for row in group] == [0.02, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("params", "uses"),
+    [({}, True), ({"critical_ratio": 0.0}, False), ({"extended_codebooks": 0}, False)],
+)
+def test_what_uses_critical_channels(runs_of, make_run, params, uses):
+    (row,) = Evidence(runs_of(make_run(**params))).rows()
+    assert uses_critical(row) is uses

@@ -1,0 +1,83 @@
+import math
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crvq.report.figures.pareto import frontier, pareto_figure, pareto_points
+from crvq.report.published import read_published
+
+POINT = st.tuples(st.integers(1, 5), st.integers(1, 5))
+
+
+@given(st.lists(POINT, min_size=1, max_size=8))
+def test_the_frontier_is_what_no_point_beats(points):
+    bits, perplexity = (pd.Series(values) for values in zip(*points, strict=True))
+    best = {
+        index
+        for index, (b, p) in enumerate(points)
+        if not any(x <= b and y <= p and (x, y) != (b, p) for x, y in points)
+    }
+    flags = frontier(bits, perplexity)
+    assert set(flags[flags].index) == best
+
+
+def test_points_are_settings_with_their_spread(runs_of, make_run):
+    seeds = [make_run(v, config={"seed": n}) for n, v in enumerate((40.0, 60.0))]
+    points = pareto_points(runs_of(*seeds, make_run(math.inf, reorder="none")))
+    assert points["perplexity"].tolist() == [50.0]
+    assert points["relative"].tolist() == [5.0]
+    assert points["spread"].tolist() == [pytest.approx(math.sqrt(200))]
+
+
+def test_frontiers_are_of_one_model_and_protocol(runs_of, make_run):
+    points = pareto_points(
+        runs_of(
+            make_run({"wiki": 9.0}),
+            make_run({"c4": 50.0}, bits=2.0, reorder="none"),
+            make_run({"wiki": 70.0}, bits=3.0, model="other"),
+        )
+    )
+    assert points["best"].tolist() == [True, True, True]
+
+
+def test_the_figure_holds_all_points_and_says_them(runs_of, make_run):
+    figure = pareto_figure(
+        runs_of(make_run(50.0, bits=1.25), make_run(30.0, bits=9.0, group_size=4))
+    )
+    points, line = figure.data
+    assert list(points.x) == [1.25]  # 9 bits are beyond the figure
+    assert list(points.y) == [5.0]
+    assert "perplexity 50" in points.text[0]
+    assert line.mode == "lines"
+    assert list(pareto_figure(runs_of(make_run(50.0)), relative=False).data[0].y) == [50.0]
+
+
+def test_published_points_tell_their_source(runs_of, make_run, tmp_path):
+    (tmp_path / "published.csv").write_text(
+        "source,source_url_or_repo,model,method,avg_bits,dataset_or_task,metric,value,seqlen,note,"
+        "confidence\n"
+        "A paper,url,M,FP16,16,wiki,ppl,5,2048,,high\n"
+        "A paper,url,M,VQ <b>,~1,wiki,ppl,20,2048,a note,low\n"
+        "A paper,url,M,wreck,1,wiki,ppl,99999,2048,,low\n"
+        "A paper,url,M,unread,1,wiki,ppl,,2048,,low\n"
+    )
+    published = read_published(tmp_path)
+    faint = pareto_figure(runs_of(make_run()), published).data[0]
+    assert list(faint.x) == [1.0]
+    assert list(faint.y) == [4.0]
+    for said in ("VQ &lt;b&gt;", "source: A paper", "confidence: low", "a note", "2048"):
+        assert said in faint.text[0]
+    absolute = pareto_figure(runs_of(make_run()), published, relative=False)
+    assert not any("published" in (trace.name or "") for trace in absolute.data)
+
+
+def test_names_cannot_bring_markup(runs_of, make_run):
+    run = make_run(model="<img src=x>", method="<script>")
+    assert "<img" not in pareto_figure(runs_of(run)).to_json().replace("\\u003c", "<")
+
+
+def test_nothing_to_show_says_so(runs_of, make_run):
+    for runs in (pd.DataFrame(), runs_of(make_run({}))):
+        assert "No finished run" in pareto_figure(runs).layout.annotations[0].text

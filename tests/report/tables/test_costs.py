@@ -1,0 +1,36 @@
+import pytest
+
+from crvq.report.tables import size_table, time_table
+
+
+def test_time_by_stage_fastest_solver_first(runs_of, make_run):
+    runs = runs_of(
+        make_run(record={"seconds": {"quantize": 90.0, "load": 1.0}}),
+        make_run(group_size=4, record={"seconds": {"quantize": 30.0, "load": 2.0}}),
+    )
+    table = time_table(runs)
+    assert table.frame["seconds.quantize"].tolist() == [30.0, 90.0]
+    assert table.frame["seconds"].tolist() == [32.0, 91.0]
+    assert [column.head for column in table.shown][:4] == ["run", "load", "quantize", "time"] or [
+        column.head for column in table.shown
+    ][:4] == ["run", "quantize", "load", "time"]
+
+
+def test_experiments_on_time_are_preferred(runs_of, make_run):
+    timed = make_run(record={"experiment": "x-quantization-time"})
+    runs = runs_of(timed, make_run(group_size=4))
+    assert time_table(runs).frame["run_ids"].tolist() == [timed["run_id"]]
+
+
+def test_parts_add_up_to_the_bits(runs_of, make_run):
+    parts = {"codes": 100.0, "codebooks": 20.0, "scales": 4.0, "permutation": 1.0, "other": 0.0}
+    frame = size_table(runs_of(make_run(bits=1.25, parts=parts))).frame
+    shares = [frame[f"part {name}"][0] for name in parts]
+    assert shares == [value / 100 for value in parts.values()]
+    assert sum(shares) == pytest.approx(frame["bits"][0])
+
+
+def test_no_runs(runs_of):
+    for table in (time_table(runs_of()), size_table(runs_of())):
+        assert table.frame.empty
+        assert "python run.py" in table.missing()

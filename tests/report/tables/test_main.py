@@ -1,0 +1,63 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from crvq.files.atomic import write_json
+from crvq.report.tables.__main__ import main
+from crvq.tracking.events import LayerRow
+from crvq.tracking.layers_csv import write_layers
+
+COMMITTED = Path(__file__).parents[3] / "results"
+
+
+def save(folder, record):
+    write_json(folder / "exp" / record["run_id"] / "record.json", record)
+    row = LayerRow(0, "0.q", "q", 4, 8, 2, 0.1, 0.1, 1, 0.1, 1.0)
+    write_layers(folder / "exp" / record["run_id"] / "layers.csv", [row])
+
+
+def test_writes_what_there_is_and_says_what_is_missing(tmp_path, make_run, capsys):
+    for record in (make_run(), make_run(critical_ratio=0.0)):
+        save(tmp_path, record)
+    assert main([str(tmp_path)]) == 0
+    written = {path.name for path in (tmp_path / "tables").iterdir()}
+    assert {"main.md", "main.tex", "main.csv", "ablation_critical_ratio.md", "layers.md"} <= written
+    assert "ablation_importance.md" not in written
+    assert "Run `python run.py +experiments=importance` first" in capsys.readouterr().err
+
+
+def test_again_writes_the_same(tmp_path, make_run):
+    save(tmp_path, make_run())
+    outs = [tmp_path / "one", tmp_path / "two"]
+    for out in outs:
+        assert main([str(tmp_path), "--out", str(out)]) == 0
+    first, second = ({p.name: p.read_bytes() for p in out.iterdir()} for out in outs)
+    assert first == second
+
+
+def test_published_numbers_are_used_where_there_are_any(tmp_path, make_run):
+    save(tmp_path, make_run())
+    shutil.copy(COMMITTED / "published.csv", tmp_path)
+    assert main([str(tmp_path)]) == 0
+    assert "no published number" in (tmp_path / "tables" / "published_comparison.md").read_text()
+    assert "AQLM README" in (tmp_path / "tables" / "published_peers.md").read_text()
+
+
+def test_an_empty_folder_is_no_error(tmp_path):
+    assert main([str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("damage", ["published", "layers", "nowhere"])
+def test_errors_are_told_in_a_line(tmp_path, make_run, capsys, damage):
+    record = make_run()
+    save(tmp_path, record)
+    folder = tmp_path
+    if damage == "published":
+        (tmp_path / "published.csv").write_text("a\n1\n")
+    elif damage == "layers":
+        (tmp_path / "exp" / record["run_id"] / "layers.csv").write_bytes(b"\xff\xfe\x00")
+    else:
+        folder = tmp_path / "nowhere"
+    assert main([str(folder)]) == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

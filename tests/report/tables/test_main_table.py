@@ -1,0 +1,62 @@
+import math
+
+import pandas as pd
+import pytest
+
+from crvq.report.tables import main_table
+
+COLUMN = "perplexity: wiki, 64"
+
+
+def test_full_precision_then_settings_by_bits_with_seeds_as_one(runs_of, make_run):
+    seeds = [make_run(value, bits=1.0, config={"seed": n}) for n, value in enumerate((40.0, 50.0))]
+    table = main_table(runs_of(make_run(30.0, bits=2.0, reorder="none"), *seeds))
+    assert table.frame["bits"].tolist() == [16.0, 1.0, 2.0]
+    assert table.frame[COLUMN].tolist() == [10.0, 45.0, 30.0]
+    assert table.cells()[1][3] == "45.00 ± 7.07"  # n - 1: sqrt(50)
+    assert "Mean ± standard deviation over seeds." in table.notes
+
+
+def test_each_model_has_its_own_full_precision(runs_of, make_run):
+    runs = runs_of(make_run(model="small"), make_run(model="large"))
+    table = main_table(runs)
+    assert table.frame[["model", "label"]].to_numpy().tolist() == [
+        ["large", "full precision"],
+        ["large", "CRVQ 1x8 g8 + 3x8, λ=0.02"],
+        ["small", "full precision"],
+        ["small", "CRVQ 1x8 g8 + 3x8, λ=0.02"],
+    ]
+    assert table.shown[0].head == "model"
+
+
+def test_experiments_that_compare_methods_are_preferred(runs_of, make_run):
+    ablation = make_run(1.0, record={"experiment": "x-importance"}, reorder="none")
+    methods = make_run(2.0, record={"experiment": "x-methods"})
+    assert main_table(runs_of(ablation, methods)).frame[COLUMN].tolist() == [10.0, 2.0]
+    assert len(main_table(runs_of(ablation)).frame) == 2
+
+
+def test_evaluations_of_full_precision_are_no_setting(runs_of, make_run):
+    table = main_table(runs_of(make_run(), make_run(method="full_precision")))
+    assert table.frame["method"].tolist() == ["full_precision", "crvq"]
+
+
+def test_what_must_be_known_of_a_model_is_said(runs_of, make_run):
+    table = main_table(runs_of(make_run(record={"model_note": "was 4 bit"})))
+    assert "tiny: was 4 bit." in table.notes
+
+
+def test_zero_shot_averages_stand_beside(runs_of, make_run):
+    metric = {"acc": {"quantized": 0.5, "full_precision": 0.75}}
+    table = main_table(runs_of(make_run(record={"zero_shot": {"piqa": {"metrics": metric}}})))
+    assert table.frame["zero-shot average"].tolist() == [0.75, 0.5]
+
+
+@pytest.mark.parametrize("runs", [pd.DataFrame()])
+def test_no_runs(runs):
+    assert "python run.py +experiments=methods" in main_table(runs).missing()
+    assert main_table(runs).cells() == []
+
+
+def test_a_broken_model_is_shown_as_such(runs_of, make_run):
+    assert main_table(runs_of(make_run(math.inf))).cells()[1][3] == "inf"

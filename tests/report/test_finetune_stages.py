@@ -1,0 +1,22 @@
+import math
+
+import pytest
+
+from crvq.report.finetune_stages import finetune_stage
+
+FINE = "config.finetune."
+
+
+@pytest.mark.parametrize(
+    ("row", "stage"),
+    [
+        ({}, "none"),
+        ({FINE + "samples": 64, FINE + "validation": 0.1, FINE + "block": None}, "none"),
+        ({FINE + "block.epochs": math.nan}, "none"),
+        ({FINE + "block.epochs": 2}, "block"),
+        ({FINE + "end_to_end.epochs": 2}, "end to end"),
+        ({FINE + "end_to_end.epochs": 2, FINE + "block.epochs": 2}, "block + end to end"),
+    ],
+)
+def test_stages_are_told_from_what_is_configured(row, stage):
+    assert finetune_stage(row) == stage

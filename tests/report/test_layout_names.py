@@ -1,0 +1,51 @@
+import pandas as pd
+import pytest
+
+from crvq.report.layout_names import name_settings
+from crvq.report.settings import over_seeds
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "name"),
+    [
+        ("crvq", {}, "CRVQ 1x8 g8 + 3x8, λ=0.02"),
+        ("crvq", {"critical_ratio": 0.0}, "CRVQ 1x8 g8"),
+        ("crvq", {"extended_codebooks": 0}, "CRVQ 1x8 g8"),
+        ("aqlm", {"codebooks": 2, "codebook_bits": 8, "group_size": 8}, "AQLM 2x8 g8"),
+        ("gptvq", {"vector_size": 2, "codebook_bits": 4}, "GPTVQ 2D 4 bit"),
+        ("gptq", {"bits": 3, "group_size": 128}, "GPTQ 3 bit g128"),
+        ("rtn", {"bits": 3, "group_size": None}, "RTN 3 bit whole rows"),
+        ("mine", {"knob": 3}, "mine"),
+    ],
+)
+def test_layouts_in_the_notation_of_papers(runs_of, make_record, make_run, method, params, name):
+    record = make_run(method=method)
+    record["config"]["method_params"] |= params
+    # Beside another method, whose gaps make numbers floats.
+    settings = over_seeds(runs_of(record, make_run(method="other", what=1)))
+    assert name_settings(settings)[0] == name
+
+
+def test_after_the_layout_comes_what_differs_within_it(runs_of, make_run):
+    runs = runs_of(make_run(), make_run(reorder="none"), make_run(group_size=4))
+    assert name_settings(over_seeds(runs)) == [
+        "CRVQ 1x8 g8 + 3x8, λ=0.02 · reorder=sorted",
+        "CRVQ 1x8 g8 + 3x8, λ=0.02 · reorder=none",
+        "CRVQ 1x8 g4 + 3x8, λ=0.02",
+    ]
+
+
+def test_models_do_not_make_names_longer(runs_of, make_run):
+    runs = runs_of(make_run(model="small"), make_run(model="large"))
+    assert set(name_settings(over_seeds(runs))) == {"CRVQ 1x8 g8 + 3x8, λ=0.02"}
+
+
+def test_nothing_differs_but_what_is_not_told(runs_of, make_run):
+    settings = over_seeds(runs_of(make_run(method="aqlm", codebooks=1)))
+    twice = name_settings(pd.concat([settings, settings], ignore_index=True))
+    assert twice == ["aqlm", "aqlm"]
+
+
+def test_a_budget_chose_the_layout(runs_of, make_run):
+    runs = runs_of(make_run(record={"effective": {"group_size": 16, "critical_ratio": 0.014}}))
+    assert name_settings(over_seeds(runs)) == ["CRVQ 1x8 g16 + 3x8, λ=0.02"]

@@ -1,0 +1,66 @@
+import math
+
+import pandas as pd
+
+from crvq.report.perplexity_columns import (
+    FULL_PRECISION,
+    QUANTIZED,
+    add_perplexities,
+    protocol_labels,
+)
+from crvq.tracking.json_values import flatten
+
+
+def frame_of(*perplexities):
+    return pd.DataFrame([flatten({"perplexity": entry}) for entry in perplexities])
+
+
+def entry(value, tokens=640, context=64, **more):
+    return {"quantized": value, "full_precision": 2.0, "tokens": tokens, "context": context, **more}
+
+
+def test_values_stand_under_their_protocol():
+    runs = add_perplexities(frame_of({"wiki": entry(5.0)}, {"wiki": entry(7.0), "c4": entry(9.0)}))
+    assert protocol_labels(runs) == ["wiki, 64", "c4, 64"]
+    assert runs[f"{QUANTIZED}wiki, 64"].tolist() == [5.0, 7.0]
+    assert runs[f"{FULL_PRECISION}wiki, 64"].tolist() == [2.0, 2.0]
+    c4 = runs[f"{QUANTIZED}c4, 64"].tolist()
+    assert math.isnan(c4[0])
+    assert c4[1] == 9.0
+
+
+def test_contexts_caps_and_protocols_never_share_a_column():
+    kinds = [
+        entry(1.0),
+        entry(2.0, context=128),
+        entry(3.0, windows=2, windows_available=9),
+        entry(4.0, windows=9, windows_available=9, protocol="random windows"),
+        entry(5.0, tokens=1280),
+    ]
+    runs = add_perplexities(frame_of(*({"wiki": kind} for kind in kinds)))
+    labels = protocol_labels(runs)
+    assert len(labels) == len(kinds)
+    for label in labels:
+        assert runs[QUANTIZED + label].notna().sum() == 1
+    assert "wiki, 128" in labels
+    assert "wiki, 64, first 2 windows" in labels
+
+
+def test_one_protocol_in_the_words_of_two_versions():
+    kinds = [
+        entry(1.0, protocol="A text; non-overlapping windows, one tokenization"),
+        entry(2.0, protocol=r"A text; joined by '\n\n', one tokenization; windows do not overlap"),
+        entry(3.0, protocol=r"A text; joined by '\n\n', one tokenization; windows overlap by 8"),
+    ]
+    runs = add_perplexities(frame_of(*({"wiki": kind} for kind in kinds)))
+    assert protocol_labels(runs) == [
+        "wiki, 64, windows do not overlap",
+        "wiki, 64, windows overlap by 8",
+    ]
+    assert runs[f"{QUANTIZED}wiki, 64, windows do not overlap"].tolist()[:2] == [1.0, 2.0]
+
+
+def test_infinity_is_a_value_and_no_records_are_no_labels():
+    runs = add_perplexities(frame_of({"wiki": entry(math.inf)}))
+    assert runs[f"{QUANTIZED}wiki, 64"].tolist() == [math.inf]
+    assert protocol_labels(pd.DataFrame()) == []
