@@ -7,12 +7,17 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from crvq.cli.typed_config import typed_config
+
+# A busy machine is no reason to fail.
+settings.register_profile("crvq", deadline=None)
+settings.load_profile("crvq")
 
 ROOT = Path(__file__).parents[1]
 WORDS = 96
