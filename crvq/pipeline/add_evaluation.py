@@ -15,7 +15,7 @@ from crvq.errors import CheckpointError, ConfigError
 from crvq.methods.registry import method_quantizes
 from crvq.models.load import load_model
 from crvq.models.precision import resolve_activation_dtype
-from crvq.pipeline.device import resolve_device
+from crvq.pipeline.device import device_name, resolve_device
 from crvq.pipeline.fingerprint import weights_digest
 from crvq.pipeline.measure import Evaluation
 from crvq.pipeline.missing import is_empty, missing_evaluation, with_added
@@ -125,6 +125,7 @@ def add_evaluation(folder: Path, asked: RunConfig) -> Path:
                 "at": datetime.now(UTC),
                 "seconds": time.perf_counter() - begun,
                 "device": str(device),
+                "device_name": device_name(device),
                 "activation_dtype": str(activation_dtype).removeprefix("torch."),
             }
         )

