@@ -74,6 +74,8 @@ def finished_runs(records: pd.DataFrame) -> pd.DataFrame:
         / 8,
         "seconds": runs[[name for name in runs if str(name).startswith(_SECONDS)]].sum(axis=1),
     }
+    # An unfinished run beside them leaves a column named as the section that it has not reached.
+    runs = runs.drop(columns=[name for name in added if name in runs])
     return _latest(pd.concat([runs, pd.DataFrame(added, index=runs.index)], axis=1))
 
 

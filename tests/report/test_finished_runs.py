@@ -11,7 +11,7 @@ def test_only_complete_runs_and_each_once(tmp_path, make_record):
         make_record("a", updated="2025-01-01T00:00:00+00:00", seconds={"quantize": 1.0}),
         make_record("a", updated="2025-02-01T00:00:00+00:00", seconds={"quantize": 2.0}),
         make_record("b", status="failed"),
-        make_record("c", status="running"),
+        {**make_record("c", status="running"), "bits": None},
     ]
     for name, record in zip(("first", "second", "first", "first"), records, strict=True):
         folder = tmp_path / name / record["run_id"]
@@ -23,6 +23,7 @@ def test_only_complete_runs_and_each_once(tmp_path, make_record):
     assert runs["run_id"].tolist() == ["a"]
     assert runs["experiment"].tolist() == ["first, second"]
     assert runs["seconds"].tolist() == [2.0]
+    assert runs.columns.is_unique
 
 
 def test_of_the_same_configuration_and_seeds_the_latest_run_counts(runs_of, make_run):
