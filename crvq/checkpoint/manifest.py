@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from crvq.errors import CheckpointError
 from crvq.files.atomic import write_json
+from crvq.tracking.json_values import named_numbers, to_json
 
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
+
+Told = Annotated[dict[str, Any], BeforeValidator(named_numbers)]
+"""Plain values whose numbers may be NaN or infinite, as a loss can be."""
 
 
 class StoredFile(BaseModel):
@@ -33,8 +37,8 @@ class BlockEntry(StoredFile):
 
     linears: dict[str, dict[str, Any]]
     """Headers by kind of linear."""
-    rows: list[dict[str, Any]] = Field(default_factory=list)
-    training: dict[str, Any] | None = None
+    rows: list[Told] = Field(default_factory=list)
+    training: Told | None = None
     """What its fine-tuning told, to be told again when a run is resumed."""
 
 
@@ -50,13 +54,13 @@ class Manifest(BaseModel):
     """Codebooks that serve the whole model."""
     outer: StoredFile | None = None
     """Trained norms and biases that belong to no block."""
-    training: dict[str, Any] | None = None
+    training: Told | None = None
     """What fine-tuning the whole model told; null until it is done."""
     blocks: dict[int, BlockEntry] = Field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` whole or not at all."""
-        write_json(folder / MANIFEST_FILE, self.model_dump(mode="json"))
+        write_json(folder / MANIFEST_FILE, to_json(self))
 
 
 class DamagedManifestError(CheckpointError):

@@ -84,9 +84,14 @@ def distill(
 
     def losses(step: int) -> Iterator[Loss]:
         indices = batches_of(step, task.train, config.batch_size, task.seed)
-        for start in range(0, len(indices), config.microbatch):
-            part = indices[start : start + config.microbatch]
-            yield lambda part=part: task.loss(part)  # type: ignore[misc]
+        parts = [
+            indices[start : start + config.microbatch]
+            for start in range(0, len(indices), config.microbatch)
+        ]
+        for part in parts:
+            # A step takes the mean over its parts, and an epoch's last part may be a smaller one.
+            share = len(part) * len(parts) / len(indices)
+            yield lambda part=part, share=share: share * task.loss(part)  # type: ignore[misc]
 
     @torch.no_grad()
     def validate() -> float:

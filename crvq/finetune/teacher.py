@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from crvq.errors import QuantizationError
 from crvq.evaluation.hidden_states import split_head
 from crvq.files.atomic import write_atomically
 from crvq.finetune.kl_divergence import POSITIONS, Divergence, Head, exact_kl, top_k_kl
@@ -116,9 +117,12 @@ class Teacher:
         file = self._file(index)
         try:
             return {name: one.to(self._device) for name, one in load_file(file).items()}
-        except SafetensorError:
-            file.unlink()
-            raise
+        except (SafetensorError, FileNotFoundError) as error:
+            file.unlink(missing_ok=True)
+            raise QuantizationError(
+                f"what the full-precision model said is damaged or gone ({file}: {error}). Run the "
+                "same command again: it is worked out anew, and training goes on from its state"
+            ) from error
 
     def _file(self, index: int) -> Path:
         return self._folder / f"{index:06d}.safetensors"

@@ -71,7 +71,9 @@ class EndToEndStage:
         train, validation = end_to_end_windows(windows, config.finetune, config.calibration)
         self._windows, self._train = torch.cat([train, validation]), len(train)
         self._device = next(loaded.model.parameters()).device
-        self._fingerprint = fingerprint(config, weights, windows, activation_dtype)
+        self._fingerprint = fingerprint(
+            config, weights, windows, activation_dtype, self._device.type
+        )
         key = self._teacher_key(weights)
         self._teacher = Teacher(
             cache / "teacher" / key, self._stage.teacher, self._stage.top_k, self._device

@@ -16,9 +16,15 @@ __all__ = ["derived_seed", "fingerprint", "tensor_digest", "weights_digest"]
 
 
 def fingerprint(
-    config: RunConfig, weights: str, windows: Tensor, activation_dtype: torch.dtype
+    config: RunConfig,
+    weights: str,
+    windows: Tensor,
+    activation_dtype: torch.dtype,
+    device_type: str = "cpu",
 ) -> dict[str, Any]:
     """What packed blocks depend on; blocks are gone on from only if all of it is equal."""
+    # device=auto may have come to something else; a CPU's blocks are told as they always were.
+    elsewhere = {} if device_type == "cpu" else {"device_type": device_type}
     return {
         **quantization_fingerprint_config(config),
         "weights_sha256": weights,
@@ -26,6 +32,7 @@ def fingerprint(
         "activation_dtype": str(activation_dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        **elsewhere,
     }
 
 

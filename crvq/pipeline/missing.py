@@ -33,7 +33,11 @@ def missing_evaluation(
     missing["perplexity"] = {
         names[name]: dataset
         for name, dataset in wanted.perplexity.items()
-        if anew or getattr(record.perplexity.get(names[name]), which, None) is None
+        # A value whose dataset is not in ``done`` is left from an attempt that failed later on:
+        # nobody can say by which protocol it was taken.
+        if anew
+        or names[name] not in done.perplexity
+        or getattr(record.perplexity.get(names[name]), which, None) is None
     }
     missing["zero_shot"] = _tasks_missing(done.zero_shot, wanted.zero_shot, anew)
     missing["agreement"] = None

@@ -29,6 +29,7 @@ from crvq.pipeline.device import device_name, resolve_device
 from crvq.pipeline.distillation import WALK_FOLDER, EndToEndStage
 from crvq.pipeline.fingerprint import fingerprint, weights_digest
 from crvq.pipeline.measure import Evaluation
+from crvq.pipeline.out_of_memory import memory_advice
 from crvq.pipeline.run_folder import run_folder
 from crvq.pipeline.subject import Subject
 from crvq.pipeline.texts import RunTexts, read_texts
@@ -149,9 +150,10 @@ def _quantize(
     distilled = _teacher(config, loaded, texts, weights, activation_dtype, cache, record, listener)
     begun = time.perf_counter()
     windows = walk_windows(texts.calibration, config.finetune, config.calibration)
+    device_type = next(loaded.model.parameters()).device.type
     store, dropped = BlockStore.open(
         record.folder / ("checkpoint" if distilled is None else WALK_FOLDER),
-        fingerprint(config, weights, windows, activation_dtype),
+        fingerprint(config, weights, windows, activation_dtype, device_type),
         fresh=config.force,
     )
     if dropped is not None:
@@ -177,7 +179,8 @@ def _quantize(
     walk.survey()
     record.add_seconds("calibrate", time.perf_counter() - begun)
     try:
-        walk.run()
+        with memory_advice(config, "block"):
+            walk.run()
     finally:
         record.add_seconds("calibrate", walk.seconds.calibrate)
         record.add_seconds("quantize", walk.seconds.quantize)
@@ -186,7 +189,8 @@ def _quantize(
     if distilled is not None:
         begun = time.perf_counter()
         try:
-            store = distilled.run(name, blocks, store)
+            with memory_advice(config, "end_to_end"):
+                store = distilled.run(name, blocks, store)
         finally:
             record.add_seconds("finetune_end_to_end", time.perf_counter() - begun)
     _record_bits(loaded, store, record)

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+_NAMED = frozenset({"NaN", "Infinity", "-Infinity"})
+
 
 def to_json(value: object) -> Any:  # noqa: ANN401 - whatever json can say
     """``value`` with only what JSON can say.
@@ -45,6 +47,15 @@ def to_json(value: object) -> Any:  # noqa: ANN401 - whatever json can say
     if hasattr(value, "item") and getattr(value, "size", None) is not None:
         return to_json(value.item())  # one-element numpy and torch values
     raise TypeError(f"a {type(value).__name__} cannot be written to a record: {value!r}")
+
+
+def named_numbers(value: object) -> Any:  # noqa: ANN401 - whatever json can say
+    """``value`` with the numbers back that `to_json` had to name: NaN and the infinities."""
+    if isinstance(value, Mapping):
+        return {key: named_numbers(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [named_numbers(item) for item in value]
+    return float(value) if isinstance(value, str) and value in _NAMED else value
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "", separator: str = ".") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from crvq.errors import QuantizationError
 from crvq.finetune.kl_divergence import exact_kl
 from crvq.finetune.teacher import Teacher, student_of
 from tests.architectures import build, tokens
@@ -53,3 +54,18 @@ def test_what_is_kept_outlives_the_model(tmp_path):
     found = Teacher(tmp_path, "hidden_states", 1, CPU).divergence([0], student.head)
     assert torch.allclose(found(slice(0, 12), expected), torch.tensor(0.0), atol=1e-5)
     assert float(found(slice(0, 12), other)) > 0.1
+
+
+@pytest.mark.parametrize("harm", ["damaged", "gone"])
+def test_a_file_that_cannot_be_read_is_one_clear_error_and_missing_afterwards(harm, tmp_path):
+    model, windows = build("Llama"), tokens(1, 12)
+    teacher, student = Teacher(tmp_path, "hidden_states", 1, CPU), student_of(model, windows)
+    teacher.learn(student, windows, 0, torch.float32)
+    (file,) = tmp_path.iterdir()
+    if harm == "damaged":
+        file.write_bytes(b"nothing")
+    else:
+        file.unlink()
+    with pytest.raises(QuantizationError, match="Run the same command again"):
+        teacher.divergence([0], student.head)
+    assert teacher.missing(windows) == [0]

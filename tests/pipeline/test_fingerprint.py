@@ -56,6 +56,8 @@ def test_weights_tokens_and_type_count_and_json_keeps_it(compose_run):
     assert fingerprint(config, "other", WINDOWS, torch.float32) != base
     assert fingerprint(config, "weights", WINDOWS + 1, torch.float32) != base
     assert fingerprint(config, "weights", WINDOWS, torch.bfloat16) != base
+    assert fingerprint(config, "weights", WINDOWS, torch.float32, "cuda") != base
+    assert fingerprint(config, "weights", WINDOWS, torch.float32, "cpu") == base
     assert json.loads(json.dumps(base)) == base
 
 

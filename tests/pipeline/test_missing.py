@@ -73,6 +73,12 @@ def test_what_was_asked_for_but_never_came_is_missing(record):
     assert list(missing(record, DONE).perplexity) == ["wiki"]
 
 
+def test_a_value_left_by_a_failed_attempt_does_not_count(record):
+    record.perplexity["c4"] = record.perplexity["wiki"].model_copy()
+    wanted = EvalConfig(perplexity={"c4": {"context": 128}})
+    assert list(missing(record, wanted).perplexity) == ["c4"]
+
+
 def test_full_precision_has_no_agreement_to_miss(record):
     record.perplexity["wiki"].full_precision = 8.0
     record.perplexity["wiki"].quantized = None
