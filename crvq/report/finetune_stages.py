@@ -6,11 +6,13 @@ from typing import Any
 
 FINETUNE = "config.finetune."
 NONE = "none"
+NORMS = " (norms)"
 _STAGES = {"block": "block", "end_to_end": "end to end"}
 
 
 def finetune_stage(row: dict[Any, Any]) -> str:
-    """``none``, ``block``, ``end to end`` or ``block + end to end``.
+    """``none``, ``block``, ``end to end`` or ``block + end to end``; with `` (norms)`` behind it
+    where norms alone are trained.
 
     Args:
         row: of a frame with ``config.*`` columns.
@@ -23,4 +25,9 @@ def finetune_stage(row: dict[Any, Any]) -> str:
         and value is not None
         and value == value
     }
-    return " + ".join(name for key, name in _STAGES.items() if key in asked) or NONE
+    stage = " + ".join(name for key, name in _STAGES.items() if key in asked)
+    if not stage:
+        return NONE
+    trained = row.get(f"{FINETUNE}train")
+    alone = isinstance(trained, (list, tuple)) and list(trained) == ["norms"]
+    return stage + (NORMS if alone else "")

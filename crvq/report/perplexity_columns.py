@@ -12,6 +12,7 @@ import pandas as pd
 QUANTIZED = "perplexity: "
 """Prefix of columns with the quantized model's perplexity; the protocol's label follows."""
 FULL_PRECISION = "full precision: "
+_DRAWN = re.compile(r"\b(\d+) windows drawn with seed ")
 _RESULT = re.compile(r"perplexity\.(?P<dataset>.+)\.tokens")
 
 _FORMER_WORDS = {
@@ -33,14 +34,19 @@ class Protocol:
     described: str | None
 
     def label(self, detail: int = 0) -> str:
-        """``wikitext2, 2048``; with the cap if there was one, and with more ``detail`` the rest.
+        """``wikitext2, 2048``; with the cap or the number of drawn windows, if any.
 
-        First how windows were taken, then the number of tokens, then all that is known.
+
+        With more ``detail`` the rest: first how windows were taken, then the number of tokens,
+        then all that is known.
         """
         parts = [self.dataset, str(self.context)]
         if self.windows is not None:
             parts.append(f"first {self.windows} windows")
         described = str(self.described)
+        drawn = _DRAWN.search(described)  # of these there is no end, so no cap either
+        if drawn is not None:
+            parts.append(f"{drawn[1]} drawn windows")
         if detail in {1, 2}:
             parts.append(described.split("; ")[-1])
         if detail > 1:

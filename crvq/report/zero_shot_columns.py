@@ -17,6 +17,7 @@ STDERR = "standard error: "
 CHANCE = "chance: "
 AVERAGE = "zero-shot average"
 FULL_AVERAGE = "full-precision zero-shot average"
+_SOURCE = re.compile(r"zero_shot\..+\.source")
 _VALUE = re.compile(rf"zero_shot\.(?P<task>.+)\.metrics\.{METRIC}\.quantized")
 
 
@@ -24,14 +25,18 @@ def add_accuracies(runs: pd.DataFrame) -> pd.DataFrame:
     """``runs`` with accuracy columns for every task, and averages.
 
     A task of which only the first questions were asked, or with solved examples before them, has
-    that in its label: numbers of different limits or shots never share a column. Averages
+    that in its label: numbers of different limits or shots never share a column. Where
+    some runs took questions from the hub and others packaged ones (validation splits where lm-eval
+    asks a test split), labels say which. Averages
     (``zero-shot average ...``) are over all of a run's tasks; runs with other sets of tasks have
     averages of their own.
 
     Args:
         runs: flat records, as :func:`crvq.report.records.load_records` gives them.
     """
-    rows = [_scores(row) for row in runs.to_dict("records")]
+    records = runs.to_dict("records")
+    sources = {str(row[key]) for row in records for key in row if _is_source(row, key)}
+    rows = [_scores(row, named=len(sources) > 1) for row in records]
     sets = list(dict.fromkeys(tuple(sorted(row)) for row in rows if row))
     names = _set_names(sets)
     wide: list[dict[str, float]] = []
@@ -69,8 +74,16 @@ def _with_prefix(runs: pd.DataFrame, prefix: str) -> list[str]:
     ]
 
 
-def _scores(row: Mapping[Any, Any]) -> dict[str, tuple[float, float, float, float]]:
-    """By task label: accuracy, full precision's, standard error, chance level."""
+def _is_source(row: Mapping[Any, Any], key: object) -> bool:
+    return _SOURCE.fullmatch(str(key)) is not None and isinstance(row[key], str)
+
+
+def _scores(
+    row: Mapping[Any, Any], named: bool = False
+) -> dict[str, tuple[float, float, float, float]]:
+    """By task label (with the source if ``named``): accuracy, full precision's, standard error and
+    chance level.
+    """
     found = {}
     for key in row:
         match = _VALUE.fullmatch(str(key))
@@ -82,6 +95,8 @@ def _scores(row: Mapping[Any, Any]) -> dict[str, tuple[float, float, float, floa
         label = match["task"]
         label += f", {shots:.0f} shots" if shots > 0 else ""
         label += "" if pd.isna(limit) else f", first {limit:.0f}"
+        source = row.get(f"{task}.source")
+        label += f", {source}" if named and isinstance(source, str) else ""
         values = ("quantized", "full_precision", "quantized_stderr", "chance")
         numbers = [_number(row.get(f"{metric}.{name}")) for name in values]
         found[label] = (numbers[0], numbers[1], numbers[2], numbers[3])

@@ -20,3 +20,12 @@ FINE = "config.finetune."
 )
 def test_stages_are_told_from_what_is_configured(row, stage):
     assert finetune_stage(row) == stage
+
+
+@pytest.mark.parametrize("stage", ["block", "end_to_end"])
+def test_training_norms_alone_is_told_apart(stage):
+    row = {f"{FINE}{stage}.epochs": 2}
+    plain = finetune_stage(row)
+    assert finetune_stage({**row, f"{FINE}train": ["codebooks", "scales", "norms"]}) == plain
+    assert finetune_stage({**row, f"{FINE}train": ["norms"]}) == f"{plain} (norms)"
+    assert finetune_stage({f"{FINE}train": ["norms"]}) == "none"

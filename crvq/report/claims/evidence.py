@@ -126,8 +126,13 @@ class Evidence:
 
 
 def param(row: Row, name: str) -> Any:  # noqa: ANN401
-    """A method parameter of a setting; None if its method has none of that name."""
-    value = row.get(PARAMS + name)
+    """A method parameter of a setting; None if its method has none of that name.
+
+    What a budget chose goes before what was asked, but for λ: that is what pairs are told by.
+    """
+    value, used = row.get(PARAMS + name), row.get(f"effective.{name}")
+    if name != "critical_ratio" and value is not None and used is not None and used == used:
+        value = used
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from crvq.report.finetune_stages import FINETUNE, NONE, finetune_stage
+from crvq.report.finetune_stages import FINETUNE, NONE, NORMS, finetune_stage
 from crvq.report.finished_runs import quantized_runs, setting_key
 from crvq.report.layout_names import name_settings
 from crvq.report.paper_table import Column, PaperTable
@@ -21,7 +21,8 @@ from crvq.report.tables.outcome_columns import (
     perplexity_columns,
 )
 
-_ORDER = (NONE, "block", "end to end", "block + end to end")
+_STAGES = ("block", "end to end", "block + end to end")
+_ORDER = (NONE, *(stage + what for stage in _STAGES for what in (NORMS, "")))
 
 
 def finetune_keys(runs: pd.DataFrame) -> tuple[str, ...]:

@@ -105,12 +105,13 @@ def _our_rows(settings: pd.DataFrame) -> pd.DataFrame:
     for row, name in zip(settings.to_dict("records"), names, strict=True):
         for label in protocol_labels(settings):
             value, full = row[QUANTIZED + label], row[FULL_PRECISION + label]
+            repo = row.get(f"{CONFIG}model.repo")  # NaN beside models that have one
             dataset, context, *_ = label.split(", ")
             if value != value:
                 continue
             rows.append(
                 {
-                    "model": row.get(f"{CONFIG}model.repo") or row["model"],
+                    "model": repo if isinstance(repo, str) else row["model"],
                     "method": f"{name} (ours)",
                     "bits": row["bits"],
                     "bits_stated": f"{row['bits']:.3f}",

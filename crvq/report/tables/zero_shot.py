@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from crvq.report.finished_runs import quantized_runs
@@ -19,6 +21,9 @@ from crvq.report.zero_shot_columns import (
     average_labels,
     task_labels,
 )
+from crvq.report.zero_shot_table import chance_flag
+
+CHANCE_NOTE = "At chance: not above picking at random by more than two standard errors."
 
 
 def zero_shot_table(runs: pd.DataFrame) -> PaperTable:
@@ -35,6 +40,7 @@ def zero_shot_table(runs: pd.DataFrame) -> PaperTable:
         settings = settings.assign(label=name_settings(settings))
         settings = settings.sort_values(["model", "bits"], kind="stable")
         baselines = _baseline_rows(settings, tasks, averages)
+        settings = settings.assign(at_chance=[_at_chance(row, tasks) for row in _rows(settings)])
         frame = pd.concat([baselines, settings], ignore_index=True)
         frame = frame.sort_values("model", kind="stable", ignore_index=True)
     else:
@@ -45,11 +51,16 @@ def zero_shot_table(runs: pd.DataFrame) -> PaperTable:
         BITS,
         *(Column(ACCURACY + task, task, "accuracy") for task in tasks),
         *(Column(AVERAGE + name, f"average{name}", "accuracy") for name in averages),
+        Column("at_chance", "at chance"),
         *(Column(STDERR + task, f"standard error: {task}", only_csv=True) for task in tasks),
         EXPERIMENT,
         RUN_IDS,
     )
-    said = (*notes(settings), "Accuracy (acc) in per cent, not length-normalized; zero-shot.")
+    said = (
+        *notes(settings),
+        CHANCE_NOTE,
+        "Accuracy (acc) in per cent, not length-normalized; zero-shot.",
+    )
     return PaperTable(
         name="zero_shot",
         title="Zero-shot accuracy",
@@ -58,6 +69,19 @@ def zero_shot_table(runs: pd.DataFrame) -> PaperTable:
         notes=said if tasks else (),
         section="model",
         made_by="python run.py +experiments=zero_shot",
+    )
+
+
+def _rows(settings: pd.DataFrame) -> list[dict[Any, Any]]:
+    return settings.to_dict("records")
+
+
+def _at_chance(row: dict[Any, Any], tasks: list[str]) -> str:
+    """Tasks of which the setting knows nothing, as far as so many questions can tell."""
+    return ", ".join(
+        task
+        for task in tasks
+        if chance_flag(row[ACCURACY + task], row[STDERR + task], row[CHANCE + task])
     )
 
 

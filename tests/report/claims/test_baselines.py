@@ -107,3 +107,24 @@ def test_matching_means_not_worse(runs_of, make_run, ours, verdict):
 
 def test_nothing_to_match(runs_of, make_run):
     assert matches(Evidence(runs_of(make_run())), "onebit").verdict is Verdict.UNTESTED
+
+
+def test_zero_shot_is_the_mean_over_models_not_the_best(runs_of, make_run):
+    runs = runs_of(
+        *(scored(make_run, ours, model=name) for name, ours in (("a", 0.6), ("b", 0.4))),
+        *(scored(make_run, 0.5, model=name, method="aqlm", bits=1.1) for name in "ab"),
+    )
+    finding = better_zero_shot(Evidence(runs), claimed=0.16)
+    assert finding.verdict is Verdict.UNDECIDED
+    assert len(finding.run_ids) == 4
+
+
+@pytest.mark.parametrize(("stderr", "verdict"), [(0.01, Verdict.HOLDS), (0.06, Verdict.UNDECIDED)])
+def test_zero_shot_of_few_questions_is_noisier(runs_of, make_run, stderr, verdict):
+    def asked(value, **more):
+        metric = {"quantized": value, "full_precision": 0.8, "quantized_stderr": stderr}
+        tasks = {"piqa": {"metrics": {"acc": metric}}}
+        return make_run(record={"zero_shot": tasks}, **more)
+
+    runs = runs_of(asked(0.6), asked(0.5, method="aqlm", bits=1.1))
+    assert better_zero_shot(Evidence(runs), claimed=0.16).verdict is verdict

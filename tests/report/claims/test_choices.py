@@ -69,3 +69,14 @@ def test_stages_of_fine_tuning(runs_of, make_run, after, verdict):
     )
     assert finetuning_helps(both, "block + end to end", "block").verdict is verdict
     assert finetuning_helps(Evidence(runs_of(make_run())), "block", "none").verdict is N
+
+
+def test_end_to_end_is_told_from_the_same_block_fine_tuning(runs_of, make_run):
+    def tuned(value, epochs, **stages):
+        block = {"block": {"epochs": epochs, "samples": None if stages else 64}}
+        return make_run(value, config={"finetune": {**block, **stages}})
+
+    both = tuned(40.0, 2, end_to_end={"epochs": 3})
+    for epochs, verdict in ((2, H), (10, N)):
+        evidence = Evidence(runs_of(tuned(100.0, epochs), both))
+        assert finetuning_helps(evidence, "block + end to end", "block").verdict is verdict

@@ -83,3 +83,12 @@ def test_groups_need_the_key(runs_of, make_run):
 def test_what_uses_critical_channels(runs_of, make_run, params, uses):
     (row,) = Evidence(runs_of(make_run(**params))).rows()
     assert uses_critical(row) is uses
+
+
+def test_what_a_budget_chose_goes_before_what_was_asked(runs_of, make_run):
+    effective = {"group_size": 4, "critical_ratio": 0.0139, "codebook": 1}
+    (row,) = Evidence(runs_of(make_run(record={"effective": effective}))).rows()
+    assert param(row, "group_size") == 4
+    assert param(row, "codebook_bits") == 8
+    assert param(row, "critical_ratio") == 0.02
+    assert param(row, "codebook") is None

@@ -52,3 +52,13 @@ def test_peers_near_one_bit(published):
 
 def test_no_runs(runs_of, published):
     assert comparison_table(runs_of(), published).frame.empty
+
+
+def test_a_folder_beside_a_model_of_the_hub(runs_of, make_run, published):
+    repo = {"model": {"name": "llama", "repo": "meta-llama/Llama-2-7b-hf"}}
+    folder = {"model": {"name": "opt-1.3b", "repo": None}}
+    runs = runs_of(
+        make_run({"wikitext2": 30.0}, bits=1.1, config=repo),
+        make_run({"wikitext2": 31.0}, bits=1.1, config=folder),
+    )
+    assert {30.0, 31.0, 9.0} <= set(comparison_table(runs, published).frame["value"])

@@ -24,10 +24,19 @@ def test_chance_full_precision_then_settings(runs_of, make_run):
     averages = table.frame["zero-shot average"].tolist()
     assert averages[1:] == [0.75, 0.55, 0.6]
     assert pd.isna(averages[0])
-    assert table.cells()[2][-3:] == ["55.0", "55.0", "55.0"]
+    assert table.cells()[2][-4:] == ["55.0", "55.0", "55.0", "-"]
 
 
 def test_no_scores(runs_of, make_run):
     for runs in (runs_of(), runs_of(make_run())):
         assert "experiments=zero_shot" in zero_shot_table(runs).missing()
         assert zero_shot_table(runs).frame.empty
+
+
+def test_tasks_at_chance_are_named(runs_of, make_run):
+    runs = runs_of(scored(make_run, 0.515, group_size=4), scored(make_run, 0.6))
+    table = zero_shot_table(runs)
+    found = dict(zip(table.frame["accuracy: piqa"], table.frame["at_chance"], strict=True))
+    assert found[0.515] == "piqa, boolq"
+    assert found[0.6] == ""
+    assert any("At chance" in note for note in table.notes)
