@@ -44,9 +44,21 @@ def opened(browser, file, fragment="", **context):
 def until(page, expression, seconds=60):
     """Wait until a JavaScript expression is true (the page's policy forbids playwright's way)."""
     end = time.monotonic() + seconds
-    while not page.evaluate(expression):
+    while not _is_true(page, expression):
         assert time.monotonic() < end, f"never came true: {expression}"
         page.wait_for_timeout(50)
+
+
+def _is_true(page, expression):
+    """Its value now; a page that is just being reloaded has none."""
+    from playwright.sync_api import Error
+
+    try:
+        return page.evaluate(expression)
+    except Error as error:
+        if "context was destroyed" not in str(error):
+            raise
+        return False
 
 
 def _bad(message):
