@@ -58,12 +58,16 @@ def finished_runs(records: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     absent = [name for name in _OPTIONAL if name not in runs]
     runs = runs.assign(**dict.fromkeys(absent))
-    names = runs.groupby("run_id")["experiment"].agg(lambda found: ", ".join(sorted(set(found))))
-    order = dict.fromkeys(runs["run_id"])
+    # The same command on a CPU and on a GPU has one id and two results.
+    keys = ["run_id", "device"]
+    runs["device"] = runs["device"].astype(object).where(runs["device"].notna(), "")
+    names = runs.groupby(keys)["experiment"].agg(lambda found: ", ".join(sorted(set(found))))
+    order = dict.fromkeys(zip(runs["run_id"], runs["device"], strict=True))
     # Of a run in two experiments one may have been evaluated and the other not: last() fills gaps.
-    runs = runs.sort_values("updated", kind="stable").groupby("run_id", sort=False).last()
+    runs = runs.sort_values("updated", kind="stable").groupby(keys, sort=False).last()
     runs = runs.loc[list(order)].reset_index()
-    runs["experiment"] = runs["run_id"].map(names)
+    runs["experiment"] = [names[one] for one in zip(runs["run_id"], runs["device"], strict=True)]
+    runs["device"] = runs["device"].replace({"": None})
     runs = add_accuracies(add_perplexities(_on_device(_with_defaults(runs))))
     added = {
         "setting": [setting_key(row) for row in runs.to_dict("records")],

@@ -102,7 +102,7 @@ def _results(row: Mapping[Any, Any]) -> dict[Protocol, tuple[float, float]]:
             _integer(values["context"]) or 0,
             _integer(values["tokens"]) or 0,
             windows if capped else None,
-            _today(values["protocol"]) if isinstance(values["protocol"], str) else None,
+            todays_words(values["protocol"]) if isinstance(values["protocol"], str) else None,
         )
         found[protocol] = (
             _number(row.get(f"perplexity.{dataset}.quantized")),
@@ -111,7 +111,7 @@ def _results(row: Mapping[Any, Any]) -> dict[Protocol, tuple[float, float]]:
     return found
 
 
-def _today(described: str) -> str:
+def todays_words(described: str) -> str:
     """A protocol in the words of today's records."""
     for once, now in _FORMER_WORDS.items():
         described = described.replace(once, now)

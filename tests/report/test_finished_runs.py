@@ -112,3 +112,11 @@ def test_a_key_can_be_left_out(runs_of, make_run):
 @pytest.mark.parametrize("records", [pd.DataFrame(), pd.DataFrame({"status": ["failed"]})])
 def test_nothing_finished_is_an_empty_frame(records):
     assert finished_runs(records).empty
+
+
+def test_one_command_on_two_devices_is_two_runs(runs_of, make_run):
+    cpu = make_run(50.0, record={"device": "cpu"})
+    gpu = make_run(40.0, record={"device": "cuda:0", "experiment": "other"})
+    runs = runs_of(cpu, {**gpu, "run_id": cpu["run_id"]})
+    assert runs["perplexity: wiki, 64"].tolist() == [50.0, 40.0]
+    assert runs["experiment"].tolist() == ["default", "other"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from crvq.report.perplexity_columns import todays_words
 from crvq.report.run_labels import Record
 
 Protocol = tuple[str, int | None, int | None, str | None]
@@ -37,4 +38,6 @@ def protocol_names(records: Iterable[Record]) -> dict[Protocol, str]:
 
 def protocol(dataset: str, entry: dict[str, Any]) -> Protocol:
     """What two perplexities must share to be compared."""
-    return dataset, entry.get("context"), entry.get("tokens"), entry.get("protocol")
+    words = entry.get("protocol")
+    words = None if words is None else todays_words(words)
+    return dataset, entry.get("context"), entry.get("tokens"), words

@@ -25,3 +25,14 @@ def test_protocols_that_differ_in_words_only(make_record):
 
 def test_no_perplexity(make_record):
     assert names(make_record, {}) == []
+
+
+def test_older_words_for_the_same_protocol_are_the_same():
+    once = {
+        "context": 64,
+        "tokens": 128,
+        "protocol": "wiki; non-overlapping windows, one tokenization",
+    }
+    now = {**once, "protocol": r"wiki; joined by '\n\n', one tokenization; windows do not overlap"}
+    names = protocol_names([{"perplexity": {"wiki": once}}, {"perplexity": {"wiki": now}}])
+    assert set(names.values()) == {"wiki"}
