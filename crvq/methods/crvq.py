@@ -124,7 +124,7 @@ class CrvqMethod:
         return self._result(layouts[0], fitted, seconds, None, 1.0)
 
     def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> CrvqParams:
-        """Vector length and index bits for a budget; see `crvq.methods.crvq_budget`."""
+        """Vector length, index bits and storage for a budget; see `crvq.methods.crvq_budget`."""
         return fit_layout(
             bits,
             shapes,

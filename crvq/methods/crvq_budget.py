@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from crvq.methods.additive_weights import additive_bits
 from crvq.methods.coded_layout import asked_critical_groups, padded_features, stored_positions
@@ -17,23 +18,37 @@ _MOST_BITS = 8
 
 
 def crvq_layouts(asked: CrvqParams) -> Iterable[CrvqParams]:
-    """Most base code bits a weight first, then the longest vectors.
+    """Most base code bits a weight first, then the longest vectors, then the dearest codebooks.
 
     d is 2, 4, 8, 16 or as asked; the index has 2 to 8 bits, or up to as many as asked; extended
-    codebooks have no more bits than the basic one. All else stays as asked: the critical ratio is
+    codebooks have no more bits than the basic one. Codebooks are stored and shared as asked where
+    the budget has room for them, else in 8 bits, else also by a block's linears: in a small model
+    they would otherwise take the place of codes. All else stays as asked: the critical ratio is
     what a run is about.
     """
+    storages = _storages(asked)
     choices = [
-        (d, bits)
+        (d, bits, storage)
         for d in {*_GROUP_SIZES, asked.group_size}
         for bits in range(_LEAST_BITS, max(_MOST_BITS, asked.codebook_bits) + 1)
+        for storage in range(len(storages))
     ]
-    choices.sort(key=lambda choice: (-choice[1] / choice[0], -choice[0]))
-    for d, bits in choices:
+    choices.sort(key=lambda choice: (-choice[1] / choice[0], -choice[0], choice[2]))
+    for d, bits, storage in choices:
         extended = min(asked.extended_bits, bits)
-        yield asked.model_copy(
-            update={"group_size": d, "codebook_bits": bits, "extended_bits": extended}
-        )
+        update = {"group_size": d, "codebook_bits": bits, "extended_bits": extended}
+        yield asked.model_copy(update={**update, **storages[storage]})
+
+
+def _storages(asked: CrvqParams) -> list[dict[str, Any]]:
+    """Ways to keep codebooks, from what is asked for to what weighs least, each once."""
+    shared = "block" if asked.codebook_scope == "linear" else asked.codebook_scope
+    ways = [
+        {"codebook_dtype": asked.codebook_dtype, "codebook_scope": asked.codebook_scope},
+        {"codebook_dtype": "int8", "codebook_scope": asked.codebook_scope},
+        {"codebook_dtype": "int8", "codebook_scope": shared},
+    ]
+    return [way for place, way in enumerate(ways) if way not in ways[:place]]
 
 
 def crvq_bits(params: CrvqParams, shape: LinearShape, shapes: Sequence[LinearShape]) -> BitCount:

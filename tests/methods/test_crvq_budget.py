@@ -1,7 +1,7 @@
 import pytest
 
 from crvq.methods import LinearShape
-from crvq.methods.crvq_budget import crvq_bits
+from crvq.methods.crvq_budget import crvq_bits, crvq_layouts
 from tests.methods.linear_examples import crvq, random_linear
 
 SHAPES = [
@@ -42,3 +42,42 @@ def test_budgets_are_met_and_the_critical_ratio_stays(bits):
     average = total / sum(shape.out_features * shape.in_features for shape in SHAPES)
     assert bits * 0.8 <= average <= bits * 1.03
     assert (params.critical_ratio, params.codebook_scope) == (0.02, "model")
+
+
+SMALL_MODEL = [
+    LinearShape(kind, *shape)
+    for kind, *shape in [
+        ("q", 576, 576), ("k", 192, 576), ("v", 192, 576), ("o", 576, 576),
+        ("gate", 1536, 576), ("up", 1536, 576), ("down", 576, 1536),
+    ]
+]  # fmt: skip
+
+
+def test_a_tight_budget_goes_to_codes_before_codebooks():
+    """At 1 bit codebooks of 16 bits would leave room for fewer bits an index than those of 8."""
+    asked = crvq(critical_ratio=0.02, codebook_bits=8, extended_bits=8)
+    params = asked.fit_budget(1, SMALL_MODEL)
+    assert (params.codebook_dtype, params.codebook_scope) != ("float16", "linear")
+    wide = asked.params.model_copy(
+        update={
+            "group_size": params.group_size,
+            "codebook_bits": params.codebook_bits,
+            "extended_bits": params.extended_bits,
+        }
+    )
+    weights = sum(shape.out_features * shape.in_features for shape in SMALL_MODEL)
+    total = sum(crvq_bits(wide, shape, SMALL_MODEL).total for shape in SMALL_MODEL)
+    assert total / weights > 1.03  # as asked, these codes would not have fitted
+
+
+def test_codebooks_stay_as_asked_where_there_is_room():
+    large = [LinearShape("mlp.up", 4096, 4096)]
+    params = crvq(critical_ratio=0.02).fit_budget(2, large)
+    assert (params.codebook_dtype, params.codebook_scope) == ("float16", "linear")
+
+
+def test_layouts_offer_each_way_to_keep_codebooks_once():
+    asked = crvq(codebook_scope="model", codebook_dtype="int8").params
+    layouts = [repr(layout) for layout in crvq_layouts(asked)]
+    assert len(layouts) == len(set(layouts))
+    assert all("scope='model'" in layout for layout in layouts)
