@@ -31,6 +31,11 @@ class CodedLayout:
     """Critical groups."""
     notes: list[str] = field(default_factory=list)
 
+    def critical_in_features(self) -> list[int]:
+        """The channels of critical groups, padding left out, in the order of coding."""
+        leading = self.order[: self.critical * self.linear.group_size].tolist()
+        return [channel for channel in leading if channel < self.source.weight.shape[1]]
+
 
 def padded_features(in_features: int, group_size: int) -> int:
     """in_features rounded up to whole groups."""

@@ -219,7 +219,7 @@ class CrvqMethod:
             relative_loss=loss / linear.energy if linear.energy > 0 else 0.0,
             rounds=fitted.rounds,
             seconds=seconds,
-            critical_channels=min(layout.critical * self.params.group_size, source.weight.shape[1]),
+            critical_in_features=layout.critical_in_features(),
             notes=layout.notes,
         )
 

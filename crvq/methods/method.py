@@ -51,8 +51,14 @@ class QuantizedLinear:
     """``tr(ΔW H ΔWᵀ) / tr(W H Wᵀ)``; 0 where there was nothing to lose."""
     rounds: int
     seconds: float
-    critical_channels: int = 0
+    critical_in_features: list[int] = field(default_factory=list)
+    """In features that extended codebooks cover, in the order in which they are coded."""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def critical_channels(self) -> int:
+        """How many in features extended codebooks cover."""
+        return len(self.critical_in_features)
 
 
 @runtime_checkable

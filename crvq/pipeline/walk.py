@@ -290,6 +290,7 @@ def _row(block: int, result: QuantizedLinear) -> LayerRow:
         bit_parts=bits.as_dict(),
         code_entropy=_per_weight(result.weight.entropy_bits(), weights),
         published_bits=_per_weight(result.weight.bits_as_published(), weights),
+        critical_in_features=" ".join(map(str, result.critical_in_features)),
         notes="; ".join(notes),
     )
 

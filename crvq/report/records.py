@@ -14,6 +14,7 @@ from crvq.tracking.layers_csv import LAYERS_FILE
 from crvq.tracking.record_schema import RECORD_FILE, RecordError, read_record
 
 _log = logging.getLogger(__name__)
+_TEXTS = {"notes": str, "critical_in_features": str}
 
 
 def load_records(results_dir: str | Path, experiment: str | None = None) -> pd.DataFrame:
@@ -55,7 +56,7 @@ def layer_table(folder: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame()
     try:
-        return pd.read_csv(path, dtype={"notes": str}).fillna({"notes": ""})
+        return pd.read_csv(path, dtype=_TEXTS).fillna(dict.fromkeys(_TEXTS, ""))
     except (ValueError, OSError) as error:
         raise RecordError(f"{path} is damaged: {error}. Remove the run's folder.") from error
 

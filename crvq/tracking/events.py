@@ -35,6 +35,8 @@ class LayerRow:
     """Bits a weight that ideal order-0 entropy coding would leave of the codes; None: no codes."""
     published_bits: float | None = None
     """Bits a weight as the method's authors count them, where that leaves parts out."""
+    critical_in_features: str = ""
+    """Which they are, as numbers with spaces between them, in the order of coding."""
     notes: str = ""
     """What the method did about a shape or input that does not fit; empty if nothing."""
 

@@ -61,7 +61,15 @@ def test_critical_channels_are_the_important_ones():
     linear = random_linear(curvature=Curvature(h))
     result = quantize(linear, critical_ratio=0.02, importance="error_activation")
     assert result.critical_channels == 4
-    assert 17 in result.weight.order[:4].tolist()
+    assert result.critical_in_features == result.weight.order[:4].tolist()
+    assert 17 in result.critical_in_features
+
+
+def test_padding_is_not_told_as_critical():
+    """Every group is critical, the padded one too."""
+    linear = random_linear(in_features=30)
+    result = quantize(linear, critical_ratio=1.0, critical_rounding="ceil")
+    assert sorted(result.critical_in_features) == list(range(30))
 
 
 def test_a_seed_gives_one_result_whatever_came_before():

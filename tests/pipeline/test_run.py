@@ -110,6 +110,7 @@ def test_a_row_for_every_linear(done):
     down = next(row for row in rows if row["kind"] == "mlp.down_proj")
     assert (down["name"], down["in_features"]) == ("model.layers.0.mlp.down_proj", "44")
     assert int(down["critical_channels"]) == 4
+    assert len({int(channel) for channel in down["critical_in_features"].split()}) == 4
 
 
 def test_a_complete_run_is_not_done_again_unless_forced(compose_run, done):

@@ -16,6 +16,7 @@ ROWS = st.builds(
         optional={"centres": FLOATS},
     ),
     **dict.fromkeys(("name", "kind", "notes"), TEXT),
+    critical_in_features=st.lists(st.integers(0, 10**5)).map(lambda ids: " ".join(map(str, ids))),
     **dict.fromkeys(("loss", "relative_loss", "seconds", "bits"), FLOATS),
     **dict.fromkeys(("code_entropy", "published_bits"), st.none() | FLOATS),
 )
@@ -41,6 +42,14 @@ def test_pandas_sees_flat_columns(tmp_path, make_row):
     assert table["bits_other"].tolist() == [0.0, 0.0]
     assert table.columns[-1] == "notes"
     assert table["notes"][0] == "padded, by 3"
+
+
+def test_tables_from_before_there_were_numbers_of_channels_are_read(tmp_path, make_row):
+    path = tmp_path / "layers.csv"
+    write_layers(path, [make_row(critical_in_features="3 1")])
+    table = pd.read_csv(path).drop(columns="critical_in_features")
+    table.to_csv(path, index=False)
+    assert [row.critical_in_features for row in read_layers(path)] == [""]
 
 
 @pytest.mark.parametrize("broken", ["loss", "8"], ids=["column missing", "not a number"])
