@@ -1,5 +1,6 @@
 """Figures (plotly) from frames of runs and layers."""
 
+from crvq.report.figures.critical_map import critical_map_figure
 from crvq.report.figures.layers import (
     critical_figure,
     loss_by_block_figure,
@@ -7,4 +8,10 @@ from crvq.report.figures.layers import (
 )
 from crvq.report.figures.pareto import pareto_figure
 
-__all__ = ["critical_figure", "loss_by_block_figure", "loss_map_figure", "pareto_figure"]
+__all__ = [
+    "critical_figure",
+    "critical_map_figure",
+    "loss_by_block_figure",
+    "loss_map_figure",
+    "pareto_figure",
+]
