@@ -48,7 +48,8 @@ def layout_name(row: dict[Any, Any]) -> str:
     values = {key: _chosen(row, key) for key in keys}
     if any(value is None or value != value for key, value in values.items() if key != "group_size"):
         return method
-    return f"{method.upper()} {write({key: _plain(value) for key, value in values.items()})}"
+    shown = write({key: _plain(value) for key, value in values.items()})
+    return f"{_SPELLED.get(method, method.upper())} {shown}"
 
 
 def _crvq(p: _Params) -> str:
@@ -62,6 +63,11 @@ def _grid(p: _Params) -> str:
     return f"{p['bits']} bit" + (f" g{p['group_size']}" if p["group_size"] else " whole rows")
 
 
+def _percent(part: str) -> str:
+    return f"{100 * float(part):g} %"
+
+
+_SPELLED = {"billm": "BiLLM", "pb_llm": "PB-LLM"}
 _LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[_Params], str]]] = {
     "crvq": (
         ("codebook_bits", "group_size", "extended_codebooks", "extended_bits", "critical_ratio"),
@@ -77,6 +83,13 @@ _LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[_Params], str]]] = {
     ),
     "gptq": (("bits", "group_size"), _grid),
     "rtn": (("bits", "group_size"), _grid),
+    "billm": (("most_salient",), lambda p: f"≤{_percent(p['most_salient'])} salient"),
+    "pb_llm": (
+        ("salient_ratio", "salient_bits", "salient_metric"),
+        lambda p: (
+            f"{_percent(p['salient_ratio'])} in {p['salient_bits']} bits by {p['salient_metric']}"
+        ),
+    ),
 }
 
 

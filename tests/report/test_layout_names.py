@@ -15,6 +15,12 @@ from crvq.report.settings import over_seeds
         ("gptvq", {"vector_size": 2, "codebook_bits": 4}, "GPTVQ 2D 4 bit"),
         ("gptq", {"bits": 3, "group_size": 128}, "GPTQ 3 bit g128"),
         ("rtn", {"bits": 3, "group_size": None}, "RTN 3 bit whole rows"),
+        ("billm", {"most_salient": 0.383, "splitting": True}, "BiLLM ≤38.3 % salient"),
+        (
+            "pb_llm",
+            {"salient_ratio": 0.1, "salient_bits": 8, "salient_metric": "hessian"},
+            "PB-LLM 10 % in 8 bits by hessian",
+        ),
         ("mine", {"knob": 3}, "mine"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from crvq.report.dashboard.presets import with_presets
 from crvq.report.dashboard.runs import Run
 from crvq.report.run_labels import differing_values, show
 
@@ -12,10 +13,12 @@ from crvq.report.run_labels import differing_values, show
 def swept(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """For every run (by its key) the configuration values in which an experiment's runs differ.
 
+    Keys that presets set together are one key (`crvq.report.dashboard.presets`).
+
     Args:
         runs: of one experiment; those without a configuration get no values.
     """
-    values = differing_values([run.record for run in runs])
+    values = with_presets(runs, differing_values([run.record for run in runs]), is_seed)
     return {run.key: plain for run, plain in zip(runs, map(_plain, values), strict=True)}
 
 

@@ -1,5 +1,7 @@
 /* One chart for each experiment: an outcome along a swept key, a line for each setting of the rest. */
 
+const LONG_NAME = 26;
+
 function renderSweeps(runs) {
   const body = bodyOf("sweeps");
   const experiments = unique(runs.map((run) => run.experiment)).filter(
@@ -93,6 +95,10 @@ function sweepLines(experiment, runs, axis, outcome) {
 
 function drawSweep(node, lines, axis, outcome, numeric, log, name) {
   const all = lines.flatMap((line) => line.points.map((point) => point.y));
+  const xs = unique(lines.flatMap((line) => line.points.map((point) => point.x)));
+  // Long names are read from left to right: they take the vertical axis.
+  const lying = !numeric && xs.some((x) => valueText(x).length > LONG_NAME);
+  const [across, up] = lying ? ["y", "x"] : ["x", "y"];
   const traces = lines.map((line, index) => {
     const sorted = numeric ? [...line.points].sort((a, b) => a.x - b.x) : line.points;
     const means = meansByX(sorted);
@@ -100,35 +106,66 @@ function drawSweep(node, lines, axis, outcome, numeric, log, name) {
       type: "scatter",
       mode: numeric && means.length > 1 ? "lines+markers" : "markers",
       name: plain(line.name || outcome),
-      x: means.map((point) => (numeric ? point.x : plain(valueText(point.x)))),
-      y: means.map((point) => point.y),
+      [across]: means.map((point) => (numeric ? point.x : plain(valueText(point.x)))),
+      [up]: means.map((point) => point.y),
       showlegend: lines.length > 1,
-      error_y: means.some((point) => point.spread)
+      [`error_${up}`]: means.some((point) => point.spread)
         ? { type: "data", array: means.map((point) => point.spread) }
         : undefined,
       marker: { color: colour(index), symbol: SYMBOLS[index % SYMBOLS.length], size: 10 },
       line: { color: colour(index) },
       text: means.map((point) => plain(point.about)),
-      hovertemplate: "%{text}<br>%{y:.5~g}<extra></extra>",
+      hovertemplate: `%{text}<br>%{${up}:.5~g}<extra></extra>`,
     };
   });
-  const xs = lines.flatMap((line) => line.points.map((point) => point.x));
   const logX = numeric && Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 50;
   const logY = log && wantsLog(all);
   return draw(
     node,
     traces,
     {
-      height: 340,
-      xaxis: { title: { text: plain(axis) }, type: numeric ? (logX ? "log" : "linear") : "category" },
-      yaxis: {
-        title: { text: upright(outcome) },
+      height: lying ? Math.max(340, 150 + rowHeight(xs) * xs.length) : 340,
+      [`${across}axis`]: {
+        title: { text: lying ? "" : plain(axis) },
+        ...(numeric ? { type: logX ? "log" : "linear" } : categories(xs, lying)),
+      },
+      [`${up}axis`]: {
+        title: { text: lying ? wrapped(outcome, node.clientWidth < 450 ? 14 : 60).map(plain).join("<br>") : upright(outcome) },
         type: logY ? "log" : "linear",
         ...(logY ? logTicks(all) : {}),
       },
     },
     `${outcome} against ${axis}, experiment ${name}`,
   );
+}
+
+/* An axis of names; on the vertical one long names are broken into lines, the first on top. */
+function categories(values, lying) {
+  const names = values.map((value) => plain(valueText(value)));
+  return {
+    type: "category",
+    categoryarray: names,
+    tickvals: names,
+    ticktext: values.map((value) => wrapped(valueText(value)).map(plain).join("<br>")),
+    automargin: true,
+    ...(lying ? { autorange: "reversed" } : {}),
+  };
+}
+
+/* Pixels that the longest of some names takes on the vertical axis. */
+function rowHeight(values) {
+  return 12 + 16 * Math.max(...values.map((value) => wrapped(valueText(value)).length));
+}
+
+/* Lines of about so many characters, broken at spaces. */
+function wrapped(text, width = LONG_NAME + 4) {
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const last = lines.length - 1;
+    if (last >= 0 && lines[last].length + 1 + word.length <= width) lines[last] += ` ${word}`;
+    else lines.push(word);
+  }
+  return lines;
 }
 
 /* One point an x; runs that differ only in seeds are averaged, their standard deviation the bar. */
