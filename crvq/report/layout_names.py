@@ -49,7 +49,12 @@ def layout_name(row: dict[Any, Any]) -> str:
     if any(value is None or value != value for key, value in values.items() if key != "group_size"):
         return method
     shown = write({key: _plain(value) for key, value in values.items()})
-    return f"{_SPELLED.get(method, method.upper())} {shown}"
+    return f"{method_name(method)} {shown}"
+
+
+def method_name(method: str) -> str:
+    """A method as its paper spells it."""
+    return _SPELLED.get(method, method.upper())
 
 
 def _crvq(p: _Params) -> str:

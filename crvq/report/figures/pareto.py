@@ -12,13 +12,14 @@ import plotly.graph_objects as go
 
 from crvq.report.figures.style import FAINT, PALETTE, SYMBOLS, empty_figure, plain_layout
 from crvq.report.finished_runs import quantized_runs
-from crvq.report.layout_names import name_settings
+from crvq.report.layout_names import method_name, name_settings
 from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED, protocol_labels
 from crvq.report.published import published_perplexities
 from crvq.report.settings import over_seeds
 
 _HIGHEST_RATIO = 1000.0
-"""Published results beyond this many times full precision only squeeze the rest together."""
+"""Results beyond this many times full precision only squeeze the rest together: published ones are
+left out, ours lie above the part that is shown first."""
 
 _TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
 
@@ -108,7 +109,7 @@ def pareto_figure(
     for number, (method, group) in enumerate(points.groupby("method", sort=True)):
         color = PALETTE[number % len(PALETTE)]
         symbol = SYMBOLS[number % len(SYMBOLS)]
-        _add_method(figure, group, str(method).upper(), value, color, symbol)
+        _add_method(figure, group, method_name(str(method)), value, color, symbol)
     series = points[points["best"]].groupby(["model", "protocol"])
     for (model, protocol), group in series:
         figure.add_scatter(
@@ -126,8 +127,30 @@ def pareto_figure(
         tickvals=_TICKS,
         ticktext=[f"{tick:,}" for tick in _TICKS],
     )
+    _leave_ruins_above(figure, points, value)
     return plain_layout(
         figure, f"Bits against perplexity: {', '.join(points['model'].unique())}", 560
+    )
+
+
+def _leave_ruins_above(figure: go.Figure, points: pd.DataFrame, value: str) -> None:
+    """Let the upwards axis end where results are ruins, if some are; a double click shows them."""
+    ruins = points["relative"] > _HIGHEST_RATIO
+    if not ruins.any() or ruins.all():
+        return
+    low, high = points.loc[~ruins, value].min(), points.loc[~ruins, value].max()
+    figure.update_yaxes(range=[np.log10(0.7 * low), np.log10(2 * high)])
+    figure.add_annotation(
+        text=f"{int(ruins.sum())} above, at more than {_HIGHEST_RATIO:,.0f} times full precision: "
+        "double click to see all",
+        xref="paper",
+        yref="paper",
+        x=1,
+        y=1.0,
+        xanchor="right",
+        yanchor="bottom",
+        showarrow=False,
+        font={"size": 11, "color": "#666666"},
     )
 
 

@@ -81,3 +81,13 @@ def test_names_cannot_bring_markup(runs_of, make_run):
 def test_nothing_to_show_says_so(runs_of, make_run):
     for runs in (pd.DataFrame(), runs_of(make_run({}))):
         assert "No finished run" in pareto_figure(runs).layout.annotations[0].text
+
+
+def test_ruins_do_not_squeeze_the_rest(runs_of, make_run):
+    """They stay in the figure, above the part that is shown first."""
+    figure = pareto_figure(runs_of(make_run(50.0), make_run(1e14, group_size=4)))
+    (low, high), (points, *_) = figure.layout.yaxis.range, figure.data
+    assert sorted(points.y) == [5.0, 1e13]
+    assert 10**low < 5.0 < 10**high < 1000
+    assert "1 above" in figure.layout.annotations[0].text
+    assert pareto_figure(runs_of(make_run(1e14))).layout.yaxis.range is None

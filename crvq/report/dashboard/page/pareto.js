@@ -47,12 +47,14 @@ function renderPareto(runs) {
     .filter(
       (point) => Number.isFinite(point.x) && point.x !== null && Number.isFinite(point.y) && point.y !== null,
     );
+  const positive = points.every((point) => point.y > 0);
+  const ruined = points.length - inView(points, lowerIsBetter(outcome) && positive).length;
   body.append(
     node,
     h(
       "p",
       { class: "quiet" },
-      paretoNote(measured.length - points.length, sets.length > 1 && set !== "none"),
+      paretoNote(measured.length - points.length, ruined, sets.length > 1 && set !== "none"),
     ),
   );
   if (points.length)
@@ -96,7 +98,7 @@ function drawPareto(node, points, outcome, bits, by, published) {
   );
   const values = points.map((point) => point.y);
   const log = lowerIsBetter(outcome) && Math.min(...values) > 0;
-  const reach = published.length ? reachOf(points, published, log) : {};
+  const reach = reachOf(points, published, log);
   draw(
     node,
     traces.filter(Boolean),
@@ -114,10 +116,18 @@ function drawPareto(node, points, outcome, bits, by, published) {
   );
 }
 
-/* Our runs decide what is in view; a double click shows what is published beyond. */
+/* Our runs decide what is in view, but ruins do not: a double click shows them, and what is
+   published beyond. */
+const RUINED = 1000;
+
+function inView(points, log) {
+  const ys = points.map((point) => point.y);
+  return log ? ys.filter((y) => y <= RUINED * Math.min(...ys)) : ys;
+}
+
 function reachOf(points, published, log) {
   const xs = points.map((point) => point.x);
-  const ys = points.map((point) => point.y);
+  const ys = inView(points, log);
   const near = published.map((point) => point.y).filter((y) => y < 3 * Math.max(...ys));
   const [low, high] = [Math.min(...ys, ...near), Math.max(...ys, ...near)];
   const y = log
@@ -155,19 +165,18 @@ function frontTrace(points, outcome) {
 function fullPrecisionTraces(points, outcome) {
   const key = outcome.replace(/, quantized$/, ", full precision");
   if (key === outcome) return [];
-  const known = new Map();
+  const known = [];
   for (const { run } of points) {
-    if (isFiniteNumber(run.outcomes[key]))
-      known.set(`${run.model}|${perplexityText(run.outcomes[key])}`, {
-        model: run.model,
-        y: number(run.outcomes[key]),
-      });
+    const y = run.outcomes[key];
+    // Devices round differently: values of one model that are a thousandth apart are one line.
+    const same = (one) => one.model === run.model && Math.abs(one.y - y) < 1e-3 * Math.abs(y);
+    if (isFiniteNumber(y) && !known.some(same)) known.push({ model: run.model, y });
   }
   const xs = points.map((point) => point.x);
-  return [...known.values()].map(({ model, y }) => ({
+  return known.map(({ model, y }) => ({
     type: "scatter",
     mode: "lines",
-    name: plain(known.size > 1 ? `full precision, ${model}` : "full precision"),
+    name: plain(known.length > 1 ? `full precision, ${model}` : "full precision"),
     x: [Math.min(...xs), Math.max(...xs)],
     y: [y, y],
     line: { color: themed("--ink"), width: 1.5, dash: "dash" },
@@ -226,10 +235,13 @@ function publishedTrace(published) {
   };
 }
 
-function paretoNote(missing, published) {
+function paretoNote(missing, ruined, published) {
   return [
     "Bits count codes, codebooks, scales and permutations.",
     missing ? `${missing} runs have no finite value here.` : null,
+    ruined
+      ? `${plural(ruined, "run")} above the view, at more than ${RUINED} times the best: double click to see all.`
+      : null,
     published
       ? "Published numbers are of other models and texts and count bits in their own way: not to be compared, but to see how methods lie to one another."
       : null,
