@@ -8,7 +8,8 @@ from crvq.report.claims.claim import (
     common_verdict,
     finding_of_pairs,
     improvement,
-    judge_gains,
+    judge_pairs,
+    runs_of_pairs,
     untested,
 )
 from crvq.report.claims.evidence import PARAMS, Evidence, param, uses_critical
@@ -32,16 +33,11 @@ def importance_beats_alternatives(evidence: Evidence) -> Finding:
             by_name[name] = pairs
     if not by_name:
         return untested("no record of another form of importance beside error_activation")
-    verdicts = [
-        judge_gains([pair.gain for pair in pairs], evidence.noise) for pairs in by_name.values()
-    ]
-    words = "; ".join(
-        f"against {name} {improvement([pair.gain for pair in pairs])}"
-        for name, pairs in by_name.items()
-    )
-    ids = [run for pairs in by_name.values() for pair in pairs for run in pair.run_ids]
+    verdicts = [judge_pairs(pairs) for pairs in by_name.values()]
+    words = "; ".join(f"against {name} {improvement(pairs)}" for name, pairs in by_name.items())
+    ids = runs_of_pairs(pair for pairs in by_name.values() for pair in pairs)
     verdict = Verdict.FAILS if Verdict.FAILS in verdicts else common_verdict(verdicts)
-    return Finding(verdict, f"error_activation {words}", tuple(dict.fromkeys(ids)))
+    return Finding(verdict, f"error_activation {words}", ids)
 
 
 def sorting_helps(evidence: Evidence) -> Finding:
@@ -52,7 +48,7 @@ def sorting_helps(evidence: Evidence) -> Finding:
         lambda row: param(row, "reorder") == "sorted",
     )
     nothing = "no two records that differ in reorder=sorted and the natural order"
-    return finding_of_pairs(pairs, evidence.noise, nothing)
+    return finding_of_pairs(pairs, nothing)
 
 
 def finetuning_helps(evidence: Evidence, stage: str, without: str) -> Finding:
@@ -67,7 +63,7 @@ def finetuning_helps(evidence: Evidence, stage: str, without: str) -> Finding:
         lambda row: finetune_stage(row) == stage,
     )
     nothing = f"no record with fine-tuning ({stage}) has a twin with {without}"
-    return finding_of_pairs(pairs, evidence.noise, nothing)
+    return finding_of_pairs(pairs, nothing)
 
 
 def _ranked_by(row: Row, importance: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from crvq.report.claims.evidence import Evidence
-from crvq.report.claims.pair import Pair, pairs_in_words
+from crvq.report.claims.pair import Pair, mean_noise, pairs_in_words
 
 
 class Verdict(StrEnum):
@@ -58,46 +58,52 @@ def judge_gains(gains: Sequence[float], noise: float, claimed: float | None = No
 
     Args:
         gains: of each comparison, ln(perplexity without / perplexity with); above 0 is better.
-        noise: of one comparison, as a fraction of perplexity; 0.1 is 10 %.
+        noise: of the mean gain.
         claimed: claimed improvement as a fraction of perplexity without; 0.389 is 38.9 % lower.
     """
     mean = sum(gains) / len(gains)
-    threshold = math.log1p(noise) / math.sqrt(len(gains))
-    if mean < -threshold:
+    if mean < -noise:
         return Verdict.FAILS
-    if mean <= threshold:
+    if mean <= noise:
         return Verdict.UNDECIDED
-    short = claimed is not None and mean < -math.log1p(-claimed) - threshold
+    short = claimed is not None and mean < -math.log1p(-claimed) - noise
     return Verdict.IN_PART if short else Verdict.HOLDS
 
 
-def improvement(gains: Sequence[float]) -> str:
-    """Mean gain in words: ``6.5 % lower perplexity``."""
-    change = math.exp(-sum(gains) / len(gains)) - 1
-    return f"{100 * abs(change):.1f} % {'lower' if change < 0 else 'higher'} perplexity"
+def judge_pairs(pairs: Sequence[Pair], claimed: float | None = None) -> Verdict:
+    """:func:`judge_gains` of comparisons of two settings, each with its own noise."""
+    return judge_gains([pair.gain for pair in pairs], mean_noise(pairs), claimed)
 
 
-def finding_of_pairs(
-    pairs: Sequence[Pair], noise: float, nothing: str, claimed: float | None = None
-) -> Finding:
+def improvement(pairs: Sequence[Pair]) -> str:
+    """Mean gain in words: ``6.5 % lower perplexity (noise 4.1 %)``."""
+    gain = sum(pair.gain for pair in pairs) / len(pairs)
+    side, sign = ("lower", -1) if gain > 0 else ("higher", 1)
+    change, noise = (abs(math.expm1(sign * abs(log))) for log in (gain, mean_noise(pairs)))
+    return f"{100 * change:.1f} % {side} perplexity (noise {100 * noise:.1f} %)"
+
+
+def finding_of_pairs(pairs: Sequence[Pair], nothing: str, claimed: float | None = None) -> Finding:
     """The usual finding: comparisons of two settings that differ in one thing.
 
     Args:
         pairs: the comparisons; none gives ``can't be tested here``.
-        noise: of one comparison, as a fraction of perplexity.
         nothing: what is missing when there are none.
         claimed: as for :func:`judge_gains`.
     """
     if not pairs:
         return untested(nothing)
-    gains = [pair.gain for pair in pairs]
     bits = sum(pair.bits for pair in pairs) / len(pairs)
     shown = "; ".join(pairs_in_words(pairs[:4]))
     more = f"; and {len(pairs) - 4} more" if len(pairs) > 4 else ""
-    mean = f", mean {improvement(gains)}" if len(pairs) > 1 else f", {improvement(gains)}"
+    mean = f"{', mean' if len(pairs) > 1 else ','} {improvement(pairs)}"
     measured = f"{shown}{more}{mean} at {bits:+.3f} bits"
-    ids = tuple(dict.fromkeys(run for pair in pairs for run in pair.run_ids))
-    return Finding(judge_gains(gains, noise, claimed), measured, ids)
+    return Finding(judge_pairs(pairs, claimed), measured, runs_of_pairs(pairs))
+
+
+def runs_of_pairs(pairs: Iterable[Pair]) -> tuple[str, ...]:
+    """Ids of all runs behind some comparisons, once each."""
+    return tuple(dict.fromkeys(run for pair in pairs for run in pair.run_ids))
 
 
 def common_verdict(verdicts: Iterable[Verdict]) -> Verdict:

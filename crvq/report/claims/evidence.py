@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from crvq.report.claims.pair import Pair, Row
+from crvq.report.claims.seed_noise import SeedNoise
 from crvq.report.finished_runs import CONFIG, quantized_runs, setting_key
 from crvq.report.layout_names import name_settings
-from crvq.report.perplexity_columns import QUANTIZED, protocol_labels
+from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED, protocol_labels
 from crvq.report.settings import over_seeds
 
 PARAMS = f"{CONFIG}method_params."
-NOISE = 0.10
-"""A model quantized to about one bit moves by this part of its perplexity for any small change."""
-_LEAST_REPETITIONS = 3
-"""Degrees of freedom from which the spread over seeds is taken as known."""
 
 
 class Evidence:
@@ -27,29 +23,14 @@ class Evidence:
 
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
-        noise: of one comparison at one bit, as a fraction of perplexity. What seeds show is used
-            instead where it is larger.
     """
 
-    def __init__(self, runs: pd.DataFrame, noise: float = NOISE) -> None:
+    def __init__(self, runs: pd.DataFrame) -> None:
         self.runs = quantized_runs(runs)
         self.settings = over_seeds(self.runs)
-        self.least_noise = noise
+        self.noise = SeedNoise(self.runs)
         names = name_settings(self.settings)
         self._names = dict(zip(self._column("setting"), names, strict=True))
-
-    @cached_property
-    def noise(self) -> float:
-        """Two standard deviations between seeds if known and above the assumed noise, else that."""
-        deviations, freedom = 0.0, 0
-        for label in protocol_labels(self.runs):
-            logs = self.runs[QUANTIZED + label].map(_log).replace(math.inf, math.nan).dropna()
-            for _, group in logs.groupby(self.runs.loc[logs.index, "setting"]):
-                deviations += float(((group - group.mean()) ** 2).sum())
-                freedom += len(group) - 1
-        if freedom < _LEAST_REPETITIONS:
-            return self.least_noise
-        return max(self.least_noise, math.expm1(2 * math.sqrt(deviations / freedom)))
 
     def rows(self, method: str | None = None) -> list[Row]:
         """Settings, of one method or of all."""
@@ -114,12 +95,21 @@ class Evidence:
         known = {label: gain for label, gain in gains.items() if not math.isnan(gain)}
         if not known:
             return None
+        first = next(iter(known))
         return Pair(
             without,
             with_,
             sum(known.values()) / len(known),
-            next(iter(known)),
+            first,
+            (self.noise.error(without, first), self.noise.error(with_, first)),
         )
+
+    def damage(self, row: Row) -> float:
+        """ln(perplexity / full precision's), mean over the protocols that the setting has."""
+        labels = protocol_labels(self.settings)
+        logs = [_log(row[QUANTIZED + name] / row[FULL_PRECISION + name]) for name in labels]
+        known = [value for value in logs if not math.isnan(value)]
+        return sum(known) / len(known) if known else math.inf
 
     def _column(self, name: str) -> list[Any]:
         return list(self.settings[name]) if name in self.settings else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +28,8 @@ class Pair:
     """ln(perplexity without / perplexity with), mean over the shared protocols."""
     protocol: str
     """The first protocol that both were measured on."""
+    errors: tuple[float, float]
+    """Standard error of ln perplexity of either side."""
 
     @property
     def bits(self) -> float:
@@ -36,6 +40,19 @@ class Pair:
     def run_ids(self) -> list[str]:
         """All runs behind the two."""
         return [*str(self.without["run_ids"]).split(), *str(self.with_["run_ids"]).split()]
+
+
+def mean_noise(pairs: Sequence[Pair]) -> float:
+    """Two standard errors of the mean gain, in ln perplexity.
+
+    A setting that stands in several pairs brings its error into all of them, so shares in the
+    mean are added up by setting before they are squared.
+    """
+    shares: dict[tuple[str, float], float] = defaultdict(float)
+    for pair in pairs:
+        for row, error, sign in zip((pair.without, pair.with_), pair.errors, (-1, 1), strict=True):
+            shares[row["setting"], error] += sign / len(pairs)
+    return 2 * math.sqrt(sum((share * error) ** 2 for (_, error), share in shares.items()))
 
 
 def pairs_in_words(pairs: Sequence[Pair]) -> list[str]:

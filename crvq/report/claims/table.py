@@ -40,7 +40,7 @@ def claims_table(runs: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> PaperT
         }
         for claim, finding in ((claim, claim.check(evidence)) for claim in claims)
     ]
-    notes = [f"Noise of one comparison: {100 * evidence.noise:.0f} % of perplexity."]
+    notes = [evidence.noise.in_words()]
     if not evidence.settings.empty:
         settings = evidence.settings
         notes.append(f"Models: {', '.join(sorted(set(settings['model'])))}.")

@@ -36,7 +36,7 @@ def test_against_the_strongest_baseline(runs_of, make_run, ours, verdict):
 @pytest.mark.parametrize(
     "other",
     [
-        {"bits": 2.1},
+        {"bits": 1.25 * 1.06},
         {"model": "other"},
         {"config": {"calibration": {"samples": 3}}},
         {"config": TUNED},
@@ -48,6 +48,23 @@ def test_against_the_strongest_baseline(runs_of, make_run, ours, verdict):
 def test_only_comparable_baselines_count(runs_of, make_run, other):
     evidence = Evidence(runs_of(make_run(50.0), rival(make_run, 100.0, **other)))
     assert beats_baselines(evidence, 0.389, as_published=True).verdict is Verdict.UNTESTED
+
+
+def test_a_baseline_may_have_five_percent_more_bits(runs_of, make_run):
+    evidence = Evidence(runs_of(make_run(50.0), rival(make_run, 100.0, bits=1.25 * 1.04)))
+    assert beats_baselines(evidence, 0.389, as_published=True).verdict is Verdict.HOLDS
+
+
+def test_the_best_crvq_stands_for_all(runs_of, make_run):
+    """Not the one of fewer bits, whose rivals are weaker."""
+    runs = runs_of(
+        make_run(90.0, bits=1.0, beam=4),
+        make_run(80.0, bits=1.25),
+        rival(make_run, 900.0, bits=1.0),
+        rival(make_run, 95.0, bits=1.25, method="gptvq"),
+    )
+    finding = beats_baselines(Evidence(runs), 0.389, as_published=True)
+    assert "95.00 → 80.00" in finding.measured
 
 
 def test_crvq_must_be_of_about_one_bit_and_have_critical_channels(runs_of, make_run):
@@ -84,11 +101,16 @@ def test_zero_shot(runs_of, make_run, ours, verdict):
     runs = runs_of(
         scored(make_run, ours),
         scored(make_run, 0.5, method="aqlm", bits=1.1),
-        scored(make_run, 0.3, method="rtn", bits=1.9),
+        scored(make_run, 0.3, method="rtn", bits=1.2),
     )
     finding = better_zero_shot(Evidence(runs), claimed=0.16)
     assert finding.verdict is verdict
     assert f"50.0 → {100 * ours:.1f} %" in finding.measured
+
+
+def test_zero_shot_of_many_more_bits_is_no_baseline(runs_of, make_run):
+    runs = runs_of(scored(make_run, 0.6), scored(make_run, 0.5, method="aqlm", bits=1.5))
+    assert better_zero_shot(Evidence(runs), claimed=0.16).verdict is Verdict.UNTESTED
 
 
 def test_zero_shot_without_scores(runs_of, make_run):

@@ -110,7 +110,11 @@ def test_more_codebooks_against_larger_ones(runs_of, make_run, many, verdict):
 
 
 @pytest.mark.parametrize(("with_", "verdict"), [(80.0, H), (98.0, U), (120.0, F)])
-@pytest.mark.parametrize("base", [{"group_size": 4}, {"codebook_bits": 12}], ids=str)
+@pytest.mark.parametrize(
+    "base",
+    [{"group_size": 4}, {"codebook_bits": 12}, {"codebook_bits": 16, "group_size": 16}],
+    ids=str,
+)
 def test_stronger_bases(runs_of, make_run, base, with_, verdict):
     other = [make_run(9.0 * (1 + ratio), critical_ratio=ratio) for ratio in (0.0, 0.02)]
     pair = [make_run(100.0, critical_ratio=0.0, **base), make_run(with_, **base)]
@@ -118,18 +122,55 @@ def test_stronger_bases(runs_of, make_run, base, with_, verdict):
 
 
 @pytest.mark.parametrize(
+    "base",
+    [{"group_size": 16}, {"codebook_bits": 6}, {"codebook_bits": 12, "group_size": 16}],
+    ids=str,
+)
+def test_weaker_bases_say_nothing_of_stronger_ones(runs_of, make_run, base):
+    pair = [make_run(100.0, critical_ratio=0.0, **base), make_run(50.0, **base)]
+    assert works_on_stronger_bases(Evidence(runs_of(*pair))).verdict is N
+
+
+def test_which_base_is_stronger_is_said(runs_of, make_run):
+    pair = [make_run(100.0, critical_ratio=r, group_size=4) for r in (0.0, 0.02)]
+    finding = works_on_stronger_bases(Evidence(runs_of(*pair)))
+    assert finding.measured.startswith("2 bits of code a weight (d=4, indices of 8 bits): ")
+
+
+def of_models(make_run, values, sizes=(125e6, 13e9)):
+    """A pair a model: 100 without critical channels, and the value with them."""
+    return [
+        make_run(value, model=model, critical_ratio=ratio, parts={"all_weights": size})
+        for model, size, with_ in zip(("small", "large"), sizes, values, strict=True)
+        for ratio, value in ((0.0, 100.0), (0.02, float(with_)))
+    ]
+
+
+@pytest.mark.parametrize(
     ("values", "verdict"), [((80, 50), H), ((80, 98), P), ((120, 130), F), ((98, 97), U)]
 )
 def test_models(runs_of, make_run, values, verdict):
-    runs = [
-        make_run(value, model=model, critical_ratio=ratio)
-        for model, with_ in zip(("small", "large"), values, strict=True)
-        for ratio, value in ((0.0, 100.0), (0.02, float(with_)))
-    ]
-    finding = works_across_models(Evidence(runs_of(*runs)))
+    finding = works_across_models(Evidence(runs_of(*of_models(make_run, values))))
     assert finding.verdict is verdict
-    assert "small: " in finding.measured
-    assert works_across_models(Evidence(runs_of(*runs[:2]))).verdict is N
+    assert finding.measured.startswith("small (125M): ")
+
+
+@pytest.mark.parametrize("sizes", [(135e6, 1.7e9), (7e9, 13e9)], ids=str)
+def test_sizes_that_do_not_span_the_claim_are_a_part_of_it(runs_of, make_run, sizes):
+    runs = runs_of(*of_models(make_run, (80, 50), sizes))
+    assert works_across_models(Evidence(runs)).verdict is P
+
+
+def test_toys_do_not_count(runs_of, make_run):
+    runs = runs_of(*of_models(make_run, (80, 50), (1e6, 135e6)))
+    finding = works_across_models(Evidence(runs))
+    assert finding.verdict is N
+    assert "large of 135M" in finding.measured
+
+
+def test_one_model_is_no_range(runs_of, make_run):
+    runs = runs_of(*of_models(make_run, (80, 50))[:2])
+    assert works_across_models(Evidence(runs)).verdict is N
 
 
 @pytest.mark.parametrize(("speed", "verdict"), [(100.0, H), (97.0, H), (120.0, H), (80.0, F)])

@@ -1,9 +1,8 @@
 import math
-import statistics
 
 import pytest
 
-from crvq.report.claims.evidence import NOISE, Evidence, param, uses_critical
+from crvq.report.claims.evidence import Evidence, param, uses_critical
 
 RATIO = "config.method_params.critical_ratio"
 
@@ -52,22 +51,19 @@ def test_seeds_are_one_setting(runs_of, make_run):
     assert len(pair.run_ids) == 3
 
 
-def test_noise_is_assumed_until_seeds_show_more(runs_of, make_run):
-    def seeds(*values):
-        return runs_of(*(make_run(v, config={"seed": n}) for n, v in enumerate(values)))
-
-    assert Evidence(runs_of()).noise == NOISE
-    assert Evidence(seeds(50.0, 500.0)).noise == NOISE  # too few to know
-    assert Evidence(seeds(50.0, 50.1, 50.2, 50.3)).noise == NOISE  # less than assumed
-    wild = (40.0, 50.0, 60.0, 80.0)
-    deviation = statistics.stdev(math.log(value) for value in wild)
-    assert Evidence(seeds(*wild)).noise == pytest.approx(math.exp(2 * deviation) - 1)
+def test_a_pair_knows_the_errors_of_its_sides(runs_of, make_run):
+    seeds = [make_run(v, config={"seed": n}) for n, v in enumerate((70.0, 80.0, 90.0))]
+    evidence = Evidence(runs_of(make_run(100.0, critical_ratio=0.0, config={"seed": 0}), *seeds))
+    (pair,) = evidence.pairs([RATIO], is_ratio(0.0), is_ratio(0.02))
+    single, mean = pair.errors
+    assert single == pytest.approx(mean * math.sqrt(3))
 
 
-def test_noise_is_not_between_settings_or_infinite(runs_of, make_run):
-    far = [make_run(10.0**n, group_size=n + 1) for n in range(5)]
-    broken = [make_run(math.inf, config={"seed": n}, reorder="none") for n in range(5)]
-    assert Evidence(runs_of(*far, *broken)).noise == NOISE
+def test_damage_is_the_mean_over_protocols(runs_of, make_run):
+    evidence = Evidence(runs_of(make_run({"wiki": 20.0, "c4": 80.0}), make_run({}, reorder="none")))
+    one, none = evidence.rows()
+    assert evidence.damage(one) == pytest.approx(math.log(4))
+    assert evidence.damage(none) == math.inf
 
 
 def test_groups_need_the_key(runs_of, make_run):

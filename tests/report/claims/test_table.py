@@ -27,7 +27,7 @@ def test_the_table_says_noise_models_and_runs(runs_of, make_run):
     row = table.frame.set_index("claim").loc[TEXTS["critical_channels"]]
     assert row["verdict"] == "holds"
     assert row["run_ids"].split() == [run["run_id"] for run in pair]
-    assert "Noise of one comparison: 10 % of perplexity." in table.notes
+    assert table.notes[0].startswith("Noise of a comparison: two standard errors")
     assert "tiny: was 4 bit." in table.notes
     assert "| holds |" in to_markdown(table)
     assert r"\toprule" in to_latex(table)
