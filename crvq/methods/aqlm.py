@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 from typing import ClassVar
 
 import torch
@@ -43,8 +44,8 @@ class AqlmMethod(LinearByLinear[AqlmParams]):
     codes are found with error feedback first, then by coordinate descent.
 
     Budget rule: of d = 4, 8, 16 (or as asked), 1 to 4 codebooks, 2 to 8 bits an index (or as
-    asked), the layout with most code bits a weight; among equals the longest vectors, and then
-    the fewest codebooks.
+    asked), the layout with most code bits a weight; among equals the longest vectors, then the
+    fewest codebooks, stored as asked if there is room for that, else in 8 bits.
     """
 
     Params: ClassVar[type[StrictModel]] = AqlmParams
@@ -72,9 +73,10 @@ class AqlmMethod(LinearByLinear[AqlmParams]):
         return Rounded(stored, fitted.rounds, notes)
 
     def layouts(self) -> Iterable[AqlmParams]:
-        """Most code bits a weight first, then longest vectors, then fewest codebooks."""
+        """Most code bits first, then longest vectors, fewest codebooks, dearest storage."""
         asked = self.params
         most_bits = max(_MOST_BITS, asked.codebook_bits)
+        dtypes = list(dict.fromkeys([asked.codebook_dtype, "int8"]))
         choices = [
             (d, m, bits)
             for d in {*_GROUP_SIZES, asked.group_size}
@@ -82,8 +84,9 @@ class AqlmMethod(LinearByLinear[AqlmParams]):
             for bits in range(_LEAST_BITS, most_bits + 1)
         ]
         choices.sort(key=lambda choice: (-choice[1] * choice[2] / choice[0], -choice[0], choice[1]))
-        for d, m, bits in choices:
-            yield asked.model_copy(update={"group_size": d, "codebooks": m, "codebook_bits": bits})
+        for (d, m, bits), dtype in product(choices, dtypes):
+            layout = {"group_size": d, "codebooks": m, "codebook_bits": bits}
+            yield asked.model_copy(update={**layout, "codebook_dtype": dtype})
 
     def count(self, params: AqlmParams, shape: LinearShape) -> BitCount:
         """Exact."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import torch
@@ -16,13 +17,14 @@ from crvq.methods.budget import fit_layout
 from crvq.methods.coded_layout import CodedLayout, asked_critical_groups, lay_out
 from crvq.methods.crvq_budget import crvq_bits, crvq_layouts
 from crvq.methods.crvq_params import CrvqParams
+from crvq.methods.linear_by_linear import damping_notes
 from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
 from crvq.methods.registry import register_method
 from crvq.methods.side_by_side import side_by_side
 from crvq.vq.alternate import Alternated, alternate
 from crvq.vq.codebook_storage import load_codebook, store_codebook
 from crvq.vq.coded_linear import CodedLinear
-from crvq.vq.curvature import Curvature
+from crvq.vq.curvature import Curvature, CurvatureError
 from crvq.vq.initial_codebooks import initial_codebooks
 from crvq.weights.additive import AdditiveWeight
 from crvq.weights.quantized import QuantizedWeight
@@ -99,7 +101,8 @@ class CrvqMethod:
             return
         for linear in linears:
             # What linears share is made before they part.
-            _ = self._padded_curvature(linear).stiffness
+            with suppress(CurvatureError):  # told with the name of the linear that meets it
+                _ = self._padded_curvature(linear).stiffness
         sizes = [linear.weight.numel() * linear.weight.shape[1] for linear in linears]
         yield from side_by_side(
             self._quantize_linear, linears, sizes, linears[0].weight.device.type
@@ -150,7 +153,7 @@ class CrvqMethod:
         """Lay out linears that share codebooks, and run the alternation on them."""
         params = self.params
         generator = torch.Generator().manual_seed(linears[0].seed)
-        layouts = [lay_out(x, params, generator, self._padded_curvature(x)) for x in linears]
+        layouts = [self._lay_out(linear, generator) for linear in linears]
         coded = [layout.linear for layout in layouts]
         if len(coded) > 1:
             # Losses of different linears have different units; relative ones compare.
@@ -180,9 +183,19 @@ class CrvqMethod:
             raise QuantizationError(f"{names}: {error}") from error
         return layouts, fitted
 
+    def _lay_out(self, linear: LinearInput, generator: torch.Generator) -> CodedLayout:
+        """Lay out one linear; a curvature that cannot be used is told with the linear's name."""
+        curvature = self._padded_curvature(linear)
+        try:
+            layout = lay_out(linear, self.params, generator, curvature)
+        except CurvatureError as error:
+            raise QuantizationError(f"{linear.name}: {error}") from error
+        layout.notes.extend(damping_notes(curvature))
+        return layout
+
     def _warm_codebooks(self, linears: Sequence[LinearInput], entries: list[int]) -> list[Tensor]:
         """Codebooks of the same kind in the block before, where these are to be the start."""
-        if not self.params.warm_start or self.params.codebook_scope != "linear":
+        if not self.params.warm_start:
             return []
         before = self._before.get(linears[0].kind, [])
         if [len(codebook) for codebook in before] != entries:

@@ -42,7 +42,8 @@ def crvq_layouts(asked: CrvqParams) -> Iterable[CrvqParams]:
 
 def _storages(asked: CrvqParams) -> list[dict[str, Any]]:
     """Ways to keep codebooks, from what is asked for to what weighs least, each once."""
-    shared = "block" if asked.codebook_scope == "linear" else asked.codebook_scope
+    may_share = asked.codebook_scope == "linear" and not asked.warm_start
+    shared = "block" if may_share else asked.codebook_scope
     ways = [
         {"codebook_dtype": asked.codebook_dtype, "codebook_scope": asked.codebook_scope},
         {"codebook_dtype": "int8", "codebook_scope": asked.codebook_scope},

@@ -50,6 +50,15 @@ class CrvqParams(AdditiveParams):
         return value
 
     @model_validator(mode="after")
+    def _codebooks_to_start_from(self) -> Self:
+        if self.warm_start and self.codebook_scope != "linear":
+            raise ValueError(
+                f"warm_start=true needs codebooks of each linear, not codebook_scope="
+                f"{self.codebook_scope}; set codebook_scope=linear, or warm_start=false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _order_allows_critical(self) -> Self:
         if self.reorder == "none" and self.critical_ratio > 0 and self.extended_codebooks > 0:
             raise ValueError(

@@ -150,10 +150,10 @@ def _quantize(
     distilled = _teacher(config, loaded, texts, weights, activation_dtype, cache, record, listener)
     begun = time.perf_counter()
     windows = walk_windows(texts.calibration, config.finetune, config.calibration)
-    device_type = next(loaded.model.parameters()).device.type
+    device = next(loaded.model.parameters()).device
     store, dropped = BlockStore.open(
         record.folder / ("checkpoint" if distilled is None else WALK_FOLDER),
-        fingerprint(config, weights, windows, activation_dtype, device_type),
+        fingerprint(config, weights, windows, activation_dtype, device.type),
         fresh=config.force,
     )
     if dropped is not None:
@@ -179,7 +179,7 @@ def _quantize(
     walk.survey()
     record.add_seconds("calibrate", time.perf_counter() - begun)
     try:
-        with memory_advice(config, "block"):
+        with memory_advice(config, "block", device):
             walk.run()
     finally:
         record.add_seconds("calibrate", walk.seconds.calibrate)
@@ -189,7 +189,7 @@ def _quantize(
     if distilled is not None:
         begun = time.perf_counter()
         try:
-            with memory_advice(config, "end_to_end"):
+            with memory_advice(config, "end_to_end", device):
                 store = distilled.run(name, blocks, store)
         finally:
             record.add_seconds("finetune_end_to_end", time.perf_counter() - begun)

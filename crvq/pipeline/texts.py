@@ -67,7 +67,10 @@ def read_texts(
         check_context(dataset.context, limit, f"eval.perplexity.{name}.context")
     calibration, description = None, "none"
     if calibrates:
-        documents = _documents(config.calibration, cache, loaded, "calibration")
+        # Text that is made to measure must do for fine-tuning as well.
+        wanted = {"samples": config.finetune.windows(config.calibration)}
+        source = config.calibration.model_copy(update=wanted)
+        documents = _documents(source, cache, loaded, "calibration")
         tokens = tokenize(documents, loaded.tokenizer)
         calibration = _calibration_windows(config, tokens)
         description = documents.description

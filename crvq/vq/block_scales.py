@@ -26,7 +26,10 @@ def fit_block_scales(weight: Tensor, block: int) -> tuple[Tensor, Tensor]:
     padded = torch.nn.functional.pad(weight.abs(), (0, padding))
     largest = padded.view(len(weight), -1, block).amax(2)
     logs = largest.clamp_min(torch.finfo(torch.float32).tiny).log2().clamp(-24, 15)
-    logs = logs.clamp_min(logs.max() - _RANGE)
+    # A block of zeros needs no small scale of its own, which would make all steps coarse.
+    live = logs[largest > 0]
+    least = live.min() if len(live) else logs.max()
+    logs = logs.clamp_min(torch.maximum(least, logs.max() - _RANGE))
     span = torch.stack([logs.min(), (logs.max() - logs.min()) / _LEVELS]).half().float()
     step = torch.where(span[1] > 0, span[1], 1.0)
     codes = ((logs - span[0]) / step).round().long().clamp(0, _LEVELS)

@@ -110,7 +110,7 @@ class Curvature:
         """
         mean = float(self.matrix.diagonal().double().mean())
         damping = self.damping
-        while damping <= _MAX_DAMPING:
+        while True:
             # Damped by a thousandth, H's condition number is at most 1000 * in, and float32 will
             # do; with less, the last pivots would drown in its rounding.
             dtype = torch.float32 if damping >= _SINGLE_PRECISION_FROM else torch.float64
@@ -118,7 +118,9 @@ class Curvature:
             if factor is not None:
                 self.damping_used = damping
                 return factor.float()
-            damping = max(10 * damping, 1e-6)
+            if damping >= _MAX_DAMPING:
+                break
+            damping = min(max(10 * damping, 1e-6), _MAX_DAMPING)
         raise CurvatureError(
             f"the second moment is not positive definite even when damped by {_MAX_DAMPING:g} of "
             "its mean diagonal; it is not a second moment of finite activations"

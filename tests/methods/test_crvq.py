@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from crvq.errors import QuantizationError
 from crvq.methods import LinearShape
 from crvq.methods.crvq_params import CrvqParams
 from crvq.vq.curvature import Curvature
@@ -220,3 +221,18 @@ def test_no_reordering_is_allowed_without_critical_channels():
     result = quantize(random_linear(), reorder="none", critical_ratio=0)
     assert "order" not in result.weight.pack()
     assert result.weight.bits().permutation == 0
+
+
+@pytest.mark.parametrize("scope", ["linear", "block"])
+def test_damping_that_had_to_grow_is_told_and_what_it_cannot_mend_has_the_linears_name(scope):
+    linear = random_linear(in_features=16, curvature=Curvature(torch.ones(16, 16)))
+    result = quantize(linear, damping=0.0, codebook_scope=scope)
+    assert any(note.startswith("damping grew from 0 to") for note in result.notes)
+    assert not quantize(linear, codebook_scope=scope).notes
+    hopeless = torch.eye(16)
+    hopeless[0, 1] = hopeless[1, 0] = 5.0
+    linear = random_linear(in_features=16, curvature=Curvature(hopeless))
+    with pytest.raises(
+        QuantizationError, match=r"layers\.0\.mlp\.up_proj: .*not positive definite"
+    ):
+        quantize(linear, codebook_scope=scope)

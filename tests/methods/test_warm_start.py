@@ -1,7 +1,9 @@
 import pytest
 import torch
+from pydantic import ValidationError
 
 from crvq.methods import FollowsBlocks
+from crvq.methods.crvq_budget import crvq_layouts
 from crvq.vq.codebook_storage import load_codebook
 from crvq.vq.initial_codebooks import initial_codebooks
 from tests.methods.linear_examples import crvq, random_linear, relative_loss
@@ -49,3 +51,15 @@ def test_codebooks_of_another_size_are_not_taken(bits):
     again = weights_of(method, 1, [linear])["mlp.up_proj"]
     for mine, theirs in zip(cold.codebooks, again.codebooks, strict=True):
         assert torch.equal(load_codebook(mine), load_codebook(theirs))
+
+
+@pytest.mark.parametrize("scope", ["block", "model"])
+def test_codebooks_that_linears_share_are_no_start(scope):
+    with pytest.raises(ValidationError, match="set codebook_scope=linear"):
+        crvq(warm_start=True, codebook_scope=scope)
+
+
+def test_a_budget_does_not_share_what_is_to_be_a_start():
+    layouts = list(crvq_layouts(crvq(warm_start=True).params))
+    assert {layout.codebook_dtype for layout in layouts} == {"float16", "int8"}
+    assert {layout.codebook_scope for layout in layouts} == {"linear"}

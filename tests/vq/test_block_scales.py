@@ -27,3 +27,12 @@ def test_equal_blocks(value):
     scales = block_scales(codes, span, 4, 8)
     assert bool((scales > 0).all())
     assert len(set(scales.flatten().tolist())) == 1
+
+
+def test_a_block_of_zeros_leaves_the_others_as_they_were():
+    weight = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    codes, span = fit_block_scales(weight[:, 4:], 4)
+    weight[:, :4] = 0
+    beside, same = fit_block_scales(weight, 4)
+    assert torch.equal(span, same)
+    assert torch.equal(codes, beside[:, 1:])

@@ -152,3 +152,13 @@ def test_second_moments_summed_in_float32_over_long_streams_are_close_enough():
     torch.testing.assert_close(
         Curvature(single).stiffness, Curvature(double).stiffness, rtol=1e-3, atol=0
     )
+
+
+@pytest.mark.parametrize("damping", [0.02, 0.3, 1.0])
+def test_damping_by_the_whole_mean_is_tried_before_giving_up(damping):
+    """The lower eigenvalue is -0.75: no damping below that is enough."""
+    h = torch.eye(2)
+    h[0, 1] = h[1, 0] = 1.75
+    curvature = Curvature(h, damping=damping)
+    curvature.feedback_factor(torch.arange(2))
+    assert curvature.damping_used == 1.0

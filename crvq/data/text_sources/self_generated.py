@@ -35,8 +35,8 @@ _MARGIN = 1.1
 def load(config: TextConfig, cache: Path, loaded: LoadedModel) -> Documents:
     """``max_documents`` texts of about ``calibration.length`` tokens, sampled once and kept.
 
-    Without ``max_documents`` there are enough for ``calibration.samples``. The draws follow
-    ``shuffle_seed``.
+    Without ``max_documents`` there are enough for ``samples`` windows (the pipeline asks for those
+    of fine-tuning too). The draws follow ``shuffle_seed``.
 
     Raises:
         ConfigError: asked for as evaluation text.
