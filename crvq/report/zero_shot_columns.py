@@ -55,6 +55,22 @@ def add_accuracies(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([runs, pd.DataFrame(wide, index=runs.index)], axis=1)
 
 
+def task_label(task: str, asked: Mapping[str, Any], named: bool = False) -> str:
+    """A task's name with what its scores depend on: solved examples, and a limit if there is one.
+
+    Args:
+        task: lm-eval's name.
+        asked: ``shots``, ``limit`` and ``source``, as a record has them.
+        named: add where the questions come from.
+    """
+    limit, shots = _number(asked.get("limit")), _number(asked.get("shots"))
+    source = asked.get("source")
+    label = task
+    label += f", {shots:.0f} shots" if shots > 0 else ""
+    label += "" if pd.isna(limit) else f", first {limit:.0f}"
+    return label + (f", {source}" if named and isinstance(source, str) else "")
+
+
 def task_labels(runs: pd.DataFrame) -> list[str]:
     """Labels of all tasks that ``runs`` has accuracies of."""
     return _with_prefix(runs, ACCURACY)
@@ -91,12 +107,8 @@ def _scores(
             continue
         task = f"zero_shot.{match['task']}"
         metric = f"{task}.metrics.{METRIC}"
-        limit, shots = _number(row.get(f"{task}.limit")), _number(row.get(f"{task}.shots"))
-        label = match["task"]
-        label += f", {shots:.0f} shots" if shots > 0 else ""
-        label += "" if pd.isna(limit) else f", first {limit:.0f}"
-        source = row.get(f"{task}.source")
-        label += f", {source}" if named and isinstance(source, str) else ""
+        asked = {name: row.get(f"{task}.{name}") for name in ("limit", "shots", "source")}
+        label = task_label(match["task"], asked, named)
         values = ("quantized", "full_precision", "quantized_stderr", "chance")
         numbers = [_number(row.get(f"{metric}.{name}")) for name in values]
         found[label] = (numbers[0], numbers[1], numbers[2], numbers[3])

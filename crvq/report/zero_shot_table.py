@@ -11,12 +11,14 @@ from rich.table import Table
 
 from crvq.report.number_format import format_cell
 from crvq.report.run_labels import Record, run_labels
+from crvq.report.zero_shot_columns import task_label
 
 AT_CHANCE, BELOW_CHANCE = "≈", "▼"
 _STDERRS = 2.0
 _LEGEND = (
     f"{AT_CHANCE} within two standard errors of chance: no evidence of knowing anything. "
-    f"{BELOW_CHANCE} below chance by more. Recovery: quantized / full precision."
+    f"{BELOW_CHANCE} below chance by more. Recovery: quantized / full precision; in brackets where "
+    "full precision itself is at chance or below, and there is nothing to recover."
 )
 _DETAILED = 2
 """Up to so many runs are shown with every metric; more of them with accuracies alone."""
@@ -26,7 +28,8 @@ def zero_shot_table(records: Sequence[Record]) -> Table | None:
     """A table of zero-shot scores; None if no record has any.
 
     One or two runs: a row for each task and metric, with standard errors, recovery and chance.
-    More: a row for each run with the accuracy (``acc``) of each task, and their mean.
+    More: a row for each run with the accuracy (``acc``) of each task, and their mean. Tasks with
+    other limits or shots have columns of their own, and other sets of tasks means of their own.
 
     Args:
         records: as :func:`crvq.tracking.record_schema.read_record` gives them.
@@ -78,66 +81,90 @@ def _fill_details(table: Table, shown: Sequence[tuple[Record, str]]) -> None:
             table.add_row(f"[bold]{escape(label)}[/bold]")
         for task, entry in record["zero_shot"].items():
             for metric, scores in entry["metrics"].items():
-                recovery = scores.get("recovery")
                 table.add_row(
                     escape(task),
                     escape(metric),
                     _score(metric, scores, "full_precision"),
                     _score(metric, scores, "quantized"),
-                    "-" if recovery is None else f"{recovery:.1%}".replace("%", " %"),
+                    _recovery(scores),
                     format_cell("accuracy", scores.get("chance")),
                 )
 
 
 def _fill_overview(table: Table, shown: Sequence[tuple[Record, str]]) -> None:
-    tasks = list(dict.fromkeys(task for record, _ in shown for task in _accuracies(record)))
+    several = len({entry.get("source") for r, _ in shown for entry in r["zero_shot"].values()}) > 1
+    runs = [(_accuracies(record, several), label) for record, label in shown]
+    tasks = list(dict.fromkeys(task for scores, _ in runs for task in scores))
+    sets = list(dict.fromkeys(tuple(sorted(scores)) for scores, _ in runs if len(scores) > 1))
     table.add_column("run", overflow="fold", min_width=16)
-    for head in (*tasks, "mean"):
+    for head in (*tasks, *_mean_heads(sets)):
         table.add_column(escape(head), justify="right", overflow="fold")
-    _add_overview_row(table, "[dim]chance[/dim]", tasks, shown[0][0], "chance")
+    chances = {
+        task: {"chance": next(s[task].get("chance") for s, _ in runs if task in s)}
+        for task in tasks
+    }
+    table.add_row("[dim]chance[/dim]", *_overview_cells(tasks, sets, chances, "chance", part=True))
     baselines: list[list[str]] = []
-    for record, _ in shown:  # one row a model, not one a run
-        cells = _overview_cells(tasks, record, "full_precision")
+    for scores, _ in runs:  # one row a model, not one a run
+        cells = _overview_cells(tasks, sets, scores, "full_precision")
         if cells not in baselines:
             baselines.append(cells)
             table.add_row("[bold]full precision[/bold]", *cells)
     table.add_section()
-    for record, label in shown:
-        _add_overview_row(table, escape(label), tasks, record, "quantized")
+    for scores, label in runs:
+        table.add_row(escape(label), *_overview_cells(tasks, sets, scores, "quantized"))
 
 
-def _add_overview_row(
-    table: Table, name: str, tasks: Sequence[str], record: Record, which: str
-) -> None:
-    table.add_row(name, *_overview_cells(tasks, record, which))
+def _mean_heads(sets: Sequence[tuple[str, ...]]) -> list[str]:
+    return ["mean"] if len(sets) == 1 else [f"mean of {'; '.join(tasks)}" for tasks in sets]
 
 
-def _overview_cells(tasks: Sequence[str], record: Record, which: str) -> list[str]:
-    """Each task's accuracy, and the mean if all are there."""
-    scores = _accuracies(record)
-    values = [scores.get(task, {}).get(which) for task in tasks]
-    known = [value for value in values if value is not None]
-    mean = sum(known) / len(known) if known and len(known) == len(tasks) else None
+def _overview_cells(
+    tasks: Sequence[str],
+    sets: Sequence[tuple[str, ...]],
+    scores: dict[str, dict[str, Any]],
+    which: str,
+    part: bool = False,
+) -> list[str]:
+    """Each task's accuracy, and the mean under the set of tasks that these are (``part``: hold)."""
     cells = [
         _score("acc", scores[task], which, with_error=False) if task in scores else "-"
         for task in tasks
     ]
-    return [*cells, format_cell("accuracy", mean)]
+    for one in sets:
+        fits = set(one) <= set(scores) if part else set(one) == set(scores)
+        values = [scores[task].get(which) for task in one] if fits else []
+        known = [value for value in values if value is not None]
+        mean = sum(known) / len(known) if known and len(known) == len(values) else None
+        cells.append(format_cell("accuracy", mean))
+    return cells
 
 
-def _accuracies(record: Record) -> dict[str, dict[str, Any]]:
-    """Scores of ``acc`` by task."""
+def _accuracies(record: Record, sources: bool) -> dict[str, dict[str, Any]]:
+    """Scores of ``acc`` by the task's label."""
     return {
-        task: entry["metrics"]["acc"]
+        task_label(task, entry, sources): entry["metrics"]["acc"]
         for task, entry in record["zero_shot"].items()
         if "acc" in entry["metrics"]
     }
 
 
+def _recovery(scores: dict[str, Any]) -> str:
+    recovery = scores.get("recovery")
+    if recovery is None:
+        return "-"
+    shown = f"{recovery:.1%}".replace("%", " %")
+    return f"({shown})" if _flag(scores, "full_precision") else shown
+
+
+def _flag(scores: dict[str, Any], which: str) -> str:
+    return chance_flag(scores.get(which), scores.get(f"{which}_stderr"), scores.get("chance"))
+
+
 def _score(metric: str, scores: dict[str, Any], which: str, with_error: bool = True) -> str:
     value, stderr = scores.get(which), scores.get(f"{which}_stderr")
     style = "accuracy" if metric.startswith("acc") else "value"
-    flag = chance_flag(value, stderr, scores.get("chance"))
+    flag = _flag(scores, which) if which != "chance" else ""
     shown = format_cell(style, value, stderr if with_error else None)  # type: ignore[arg-type]
     return f"{shown} {flag}" if flag else shown
 

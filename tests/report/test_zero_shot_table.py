@@ -87,3 +87,25 @@ def test_no_mean_over_a_part_of_the_tasks(make_record):
         for n, tasks in enumerate([{"piqa": task(), "boolq": task()}] * 2 + [{"piqa": task()}])
     ]
     assert row(printed(records), "critical_ratio=0.2")[1:] == ["45.0", "-", "-"]
+
+
+def test_recovery_is_in_brackets_where_full_precision_guesses(make_record):
+    text = printed([make_record(zero_shot={"boolq": task(full=0.32, quantized=0.69, chance=0.5)})])
+    cells = row(text, "boolq  ")
+    assert cells[2:6] == ["32.0", "±", "2.0", BELOW_CHANCE]
+    assert cells[9:11] == ["(215.6", "%)"]
+
+
+def test_other_limits_have_columns_and_means_of_their_own(make_record):
+    records = [
+        make_record(
+            f"r{n}",
+            params={"critical_ratio": n / 10},
+            zero_shot={name: task(quantized=0.4, limit=limit) for name in ("arc", "piqa")},
+        )
+        for n, limit in enumerate((100, 100, 1000))
+    ]
+    text = printed(records, width=200)
+    assert row(text, "critical_ratio=0.1")[1:] == ["40.0", "40.0", "-", "-", "40.0", "-"]
+    assert row(text, "critical_ratio=0.2")[1:] == ["-", "-", "40.0", "40.0", "-", "40.0"]
+    assert row(text, "chance  ")[1:] == ["25.0"] * 6
