@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from crvq.tracking.json_values import flatten
@@ -52,7 +52,7 @@ def run_labels(records: Sequence[Record]) -> list[str]:
         values | {f"method_params.{name}": asked for name, (asked, _) in adjusted(record).items()}
         for record, values in zip(records, differing, strict=True)
     ]
-    names = _short_names(shown)
+    names = short_names(key for values in shown for key in values)
     labels = []
     for record, values in zip(records, shown, strict=True):
         used = adjusted(record)
@@ -81,18 +81,22 @@ def adjusted(record: Record) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """A name for every configuration key: its last part, or all of it where others end alike.
+
+    ``model.name`` is ``model``.
+    """
+    keys = list(dict.fromkeys(keys))
+    last = Counter(key.split(".")[-1] for key in keys)
+    names = {key: key.split(".")[-1] if last[key.split(".")[-1]] == 1 else key for key in keys}
+    return {key: key.split(".")[0] if names[key] == "name" else names[key] for key in keys}
+
+
 def show(value: object, digits: int = 6) -> str:
     """A configuration value as one would type it."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
-
-
-def _short_names(differing: Sequence[dict[str, Any]]) -> dict[str, str]:
-    keys = list(dict.fromkeys(key for values in differing for key in values))
-    last = Counter(key.split(".")[-1] for key in keys)
-    names = {key: key.split(".")[-1] if last[key.split(".")[-1]] == 1 else key for key in keys}
-    return {key: key.split(".")[0] if names[key] == "name" else names[key] for key in keys}
 
 
 def _mark_switches(flats: Sequence[dict[str, Any]]) -> set[str]:

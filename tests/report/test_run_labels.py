@@ -1,6 +1,6 @@
 import pytest
 
-from crvq.report.run_labels import differing_values, run_labels
+from crvq.report.run_labels import differing_values, run_labels, short_names
 
 
 def test_only_what_differs(make_record):
@@ -79,3 +79,12 @@ def test_a_part_that_is_off_elsewhere_is_one_key(make_record):
         {"finetune.block": "on", "finetune.block.epochs": 3},
     ]
     assert run_labels([off, tuned(epochs=2)]) == ["block=null", "block=on"]
+
+
+def test_keys_are_shortened_where_that_is_clear():
+    assert short_names(["method_params.beam", "seed", "calibration.seed", "model.name"]) == {
+        "method_params.beam": "beam",
+        "seed": "seed",
+        "calibration.seed": "calibration.seed",
+        "model.name": "model",
+    }

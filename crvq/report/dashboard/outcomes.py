@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from crvq.report.dashboard.protocols import Protocol, protocol
+from crvq.report.dashboard.protocols import ProtocolNames
+from crvq.report.dashboard.quality import as_number, quality
 from crvq.report.dashboard.runs import Run
 from crvq.report.run_labels import Record
 from crvq.tracking.json_values import flatten
@@ -32,30 +31,23 @@ _SCALED = {
     "peak_gpu_memory_bytes": ("peak GPU memory (GiB)", 2.0**-30),
     "packed_bytes": ("packed size (MiB)", 2.0**-20),
 }
-QUANTIZED, FULL_PRECISION = ", quantized", ", full precision"
 
 
-def outcomes(run: Run, names: dict[Protocol, str]) -> dict[str, float]:
+def outcomes(run: Run, names: ProtocolNames) -> dict[str, float]:
     """Every number that a run's record and tables hold as a result, by a name for axes.
 
-    Perplexities come first, then agreement and zero-shot scores, bits, loss, times and sizes.
+    Perplexities come first, then agreement and zero-shot scores, loss, bits, times and sizes.
     Sections that this version does not know are taken in as they are: every number in them is
     an outcome named by its path. NaN and infinity stay what they are. Bits by part are averages
     a quantized weight.
 
     Args:
         run: of any status.
-        names: of datasets, as :func:`protocol_names` gives them for all runs together.
+        names: of datasets and tasks, as :func:`protocol_names` gives them for all runs together.
     """
     record = run.record
-    found = {
-        **_perplexities(record, names),
-        **_agreement(record),
-        **_zero_shot(record),
-        **_bits(record),
-        **_losses(run),
-        **_seconds(record),
-    }
+    found = {measure.name: measure.value for measure in quality(run, names)}
+    found |= {**_bits(record), **_seconds(record)}
     known = (*_DESCRIBE_THE_RUN, *_HAVE_OWN_NAMES)
     rest = {key: value for key, value in record.items() if key not in known}
     for path, value in flatten(rest).items():
@@ -71,70 +63,6 @@ def total_seconds(record: Record) -> float | None:
     numbers = [as_number(value) for value in (record.get("seconds") or {}).values()]
     known = [number for number in numbers if number is not None]
     return sum(known) if known else None
-
-
-def as_number(value: object) -> float | None:
-    """``value`` if it is a number; truth values and texts are not (but "NaN" and "Infinity" are).
-
-    Sections that the record's schema does not know keep those as the names that JSON has for
-    them (:func:`crvq.tracking.json_values.to_json`).
-    """
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, (int, float)):
-        return float(value)
-    return float(str(value)) if value in ("NaN", "Infinity", "-Infinity") else None
-
-
-def _perplexities(record: Record, names: dict[Protocol, str]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for dataset, entry in (record.get("perplexity") or {}).items():
-        name = names[protocol(dataset, entry)]
-        pair = _pair(f"perplexity of {name}", entry)
-        found.update(pair)
-        if len(pair) == 2 and entry["full_precision"]:
-            ratio = entry["quantized"] / entry["full_precision"]
-            found[f"perplexity of {name}, ratio to full precision"] = ratio
-        found.update(_pair(f"bits per byte of {name}", entry, "_bits_per_byte"))
-    return found
-
-
-def _agreement(record: Record) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for dataset, entry in (record.get("agreement") or {}).items():
-        for key, name in (
-            ("kl_divergence", "KL divergence"),
-            ("top1_agreement", "top-1 agreement"),
-        ):
-            value = as_number(entry.get(key))
-            if value is not None:
-                found[f"{name} on {dataset}"] = value
-    return found
-
-
-def _zero_shot(record: Record) -> dict[str, float]:
-    """Scores by task and metric, and the average over tasks of metrics that all of them have."""
-    found: dict[str, float] = {}
-    tasks = record.get("zero_shot") or {}
-    scores = {task: entry.get("metrics") or {} for task, entry in tasks.items()}
-    for metric in dict.fromkeys(name for metrics in scores.values() for name in metrics):
-        pairs = [_pair("", metrics[metric]) for metrics in scores.values() if metric in metrics]
-        for which in (QUANTIZED, FULL_PRECISION):
-            values = [pair[which] for pair in pairs if which in pair]
-            if len(values) == len(scores) > 1:
-                found[f"zero-shot average of {metric}{which}"] = sum(values) / len(values)
-    for task, metrics in scores.items():
-        for metric, entry in metrics.items():
-            found.update(_pair(f"{task} {metric}", entry))
-    return found
-
-
-def _pair(name: str, entry: dict[str, Any], suffix: str = "") -> dict[str, float]:
-    values = {
-        name + QUANTIZED: as_number(entry.get(f"quantized{suffix}")),
-        name + FULL_PRECISION: as_number(entry.get(f"full_precision{suffix}")),
-    }
-    return {key: value for key, value in values.items() if value is not None}
 
 
 def _bits(record: Record) -> dict[str, float]:
@@ -153,16 +81,6 @@ def _bits(record: Record) -> dict[str, float]:
         if total is not None
     }
     return {name: value for name, value in (averages | shares).items() if value is not None}
-
-
-def _losses(run: Run) -> dict[str, float]:
-    if "relative_loss" not in run.layers:
-        return {}
-    loss = run.layers["relative_loss"]
-    return {
-        "relative loss, mean of linears": float(loss.mean()),
-        "relative loss, worst linear": float(loss.max()),
-    }
 
 
 def _seconds(record: Record) -> dict[str, float]:

@@ -24,6 +24,8 @@ _SCRIPTS = (
     "state",
     "charts",
     "sweep",
+    "published",
+    "fronts",
     "pareto",
     "layers",
     "finetune",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,18 @@ from crvq.report.dashboard.finetune_curves import finetune_curves
 from crvq.report.dashboard.layer_maps import MEASURES, layer_maps
 from crvq.report.dashboard.liveness import progress
 from crvq.report.dashboard.outcomes import outcomes, total_seconds
-from crvq.report.dashboard.protocols import Protocol, protocol, protocol_names
+from crvq.report.dashboard.protocols import Protocol, ProtocolNames, protocol, protocol_names
 from crvq.report.dashboard.published_points import published_points
+from crvq.report.dashboard.quality import quality
 from crvq.report.dashboard.runs import Run
+from crvq.report.dashboard.settings import finetuned, same_settings
 from crvq.report.dashboard.sweeps import experiment_summary
+from crvq.report.dashboard.zero_shot_scores import zero_shot_scores
 from crvq.report.published import PublishedError
 from crvq.report.run_labels import Record, effective_values, show
 from crvq.tracking.json_values import flatten, to_json
 
 _TRACEBACK_LINES = 15
-_KEPT_SECTIONS = ("zero_shot", "agreement", "generations")
-"""Sections that the page shows by themselves where a record has them, as they are."""
 _PLACE = ("host", "platform", "cpu", "device", "threads", "git", "packages", "seeds")
 
 
@@ -34,7 +35,8 @@ def dashboard_payload(runs: Sequence[Run], results_dir: Path) -> dict[str, Any]:
 
     Returns:
         ``runs``: a value a run (see the code); ``experiments``: by name, as
-        :func:`experiment_summary` gives them; ``measures``: names of layer maps; ``published``:
+        :func:`experiment_summary` gives them; ``measures``: names of layer maps; ``quality``:
+        outcomes that say how good a quantized model is, and whether lower is better; ``published``:
         points of other papers; ``faults``: files that could not be read, beside those of runs;
         ``results`` and ``made``: which folder, and when. Infinity and
         NaN are the strings that :func:`crvq.tracking.json_values.to_json` makes of them.
@@ -47,9 +49,18 @@ def dashboard_payload(runs: Sequence[Run], results_dir: Path) -> dict[str, Any]:
     payload = {
         "results": str(results_dir),
         "made": datetime.now(UTC),
-        "runs": [_run(run, runs, protocols) for run in runs],
+        "runs": [
+            {**_run(run, runs, protocols), "setting": setting}
+            for run, setting in zip(runs, same_settings(runs), strict=True)
+        ],
         "experiments": experiments,
         "measures": MEASURES,
+        "quality": {
+            measure.name: measure.lower_is_better
+            for run in runs
+            for measure in quality(run, protocols)
+            if measure.of_quantized
+        },
         **_published(results_dir),
     }
     values: dict[str, Any] = to_json(payload)
@@ -64,15 +75,16 @@ def _published(results_dir: Path) -> dict[str, Any]:
         return {"published": [], "faults": [str(error)]}
 
 
-def _run(run: Run, runs: Sequence[Run], protocols: dict[Protocol, str]) -> dict[str, Any]:
+def _run(run: Run, runs: Sequence[Run], protocols: ProtocolNames) -> dict[str, Any]:
     record = run.record
+    under_way = progress(run, runs) if run.status == "running" else None
     return {
         "key": run.key,
         "run_id": run.folder.name,
         "experiment": run.experiment,
         "label": run.label,
         "folder": str(run.folder),
-        "status": run.status,
+        "status": "stopped" if under_way and not under_way["alive"] else run.status,
         "model": record.get("model"),
         "model_note": record.get("model_note"),
         "method": record.get("method"),
@@ -85,7 +97,7 @@ def _run(run: Run, runs: Sequence[Run], protocols: dict[Protocol, str]) -> dict[
         "error": _error(record.get("error")),
         "bits": record.get("bits"),
         "full_precision_bits": record.get("full_precision_bits"),
-        "perplexity": _perplexities(record, protocols),
+        "perplexity": _perplexities(record, protocols.perplexity),
         "seconds": record.get("seconds") or {},
         "total_seconds": total_seconds(record),
         "peak_memory_bytes": record.get("peak_memory_bytes"),
@@ -93,14 +105,22 @@ def _run(run: Run, runs: Sequence[Run], protocols: dict[Protocol, str]) -> dict[
         "outcomes": outcomes(run, protocols),
         "config": _shown(record.get("config") or {}),
         "place": _shown({key: record[key] for key in _PLACE if record.get(key) is not None}),
-        "sections": {key: record[key] for key in _KEPT_SECTIONS if record.get(key)},
+        "zero_shot": zero_shot_scores(record, protocols),
+        "agreement": _agreement(record, protocols.agreement),
+        "generations": record.get("generations") or [],
         "layers": layer_maps(run.layers),
         "finetune": finetune_curves(run.finetune),
-        "progress": progress(run, runs) if run.status == "running" else None,
+        "finetuned": finetuned(record),
+        "progress": under_way,
     }
 
 
-def _perplexities(record: Record, names: dict[Protocol, str]) -> list[dict[str, Any]]:
+def _agreement(record: Record, names: Mapping[Protocol, str]) -> dict[str, Any]:
+    entries = record.get("agreement") or {}
+    return {names[protocol(dataset, entry)]: entry for dataset, entry in entries.items()}
+
+
+def _perplexities(record: Record, names: Mapping[Protocol, str]) -> list[dict[str, Any]]:
     """A value for each dataset, under a name that only comparable numbers share."""
     return [
         {

@@ -1,28 +1,73 @@
-"""Names of datasets under which only numbers stand together that may be compared."""
+"""Names of texts and tasks under which only numbers stand together that may be compared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from crvq.report.perplexity_columns import todays_words
 from crvq.report.run_labels import Record
+from crvq.report.zero_shot_columns import task_label
 
 Protocol = tuple[str, int | None, int | None, str | None]
 """Dataset, context, tokens, and the protocol in words."""
 
 
-def protocol_names(records: Iterable[Record]) -> dict[Protocol, str]:
+@dataclass(frozen=True)
+class ProtocolNames:
+    """What tells protocols apart among all runs of a page."""
+
+    perplexity: Mapping[Protocol, str]
+    """By what two perplexities must share to be compared."""
+    agreement: Mapping[Protocol, str]
+    """The same of comparisons with full precision."""
+    sources: bool
+    """Whether zero-shot questions come from several places, so that labels must say which."""
+    task_sets: Mapping[tuple[str, ...], str]
+    """What an average's name says of its tasks, by their labels; empty if all runs have one set."""
+
+    def tasks(self, record: Record) -> dict[str, dict[str, Any]]:
+        """A run's zero-shot tasks by label: the name, shots, and the limit, if any."""
+        return _tasks(record, self.sources)
+
+
+def protocol_names(records: Iterable[Record]) -> ProtocolNames:
     """A name for every protocol among ``records``: the dataset's, with what tells it apart.
 
     Context and number of tokens are added where a dataset was read in several ways, and a number
-    where that does not tell them apart either.
+    where that does not tell them apart either. Sets of zero-shot tasks are named by their number
+    and limit, or by all tasks where that is not enough.
     """
+    records = list(records)
+    sources = {
+        entry.get("source")
+        for record in records
+        for entry in (record.get("zero_shot") or {}).values()
+    }
+    several = len(sources - {None}) > 1
+    sets = [tuple(sorted(_tasks(record, several))) for record in records]
+    return ProtocolNames(
+        perplexity=_names(records, "perplexity"),
+        agreement=_names(records, "agreement"),
+        sources=several,
+        task_sets=_set_names(list(dict.fromkeys(one for one in sets if one))),
+    )
+
+
+def protocol(dataset: str, entry: dict[str, Any]) -> Protocol:
+    """What two perplexities, or two comparisons with full precision, must share."""
+    words = entry.get("protocol")
+    words = None if words is None else todays_words(words)
+    return dataset, entry.get("context"), entry.get("tokens"), words
+
+
+def _names(records: Sequence[Record], section: str) -> dict[Protocol, str]:
     found = list(
         dict.fromkeys(
             protocol(dataset, entry)
             for record in records
-            for dataset, entry in (record.get("perplexity") or {}).items()
+            for dataset, entry in (record.get(section) or {}).items()
         )
     )
     names: dict[Protocol, str] = {}
@@ -36,8 +81,24 @@ def protocol_names(records: Iterable[Record]) -> dict[Protocol, str]:
     return names
 
 
-def protocol(dataset: str, entry: dict[str, Any]) -> Protocol:
-    """What two perplexities must share to be compared."""
-    words = entry.get("protocol")
-    words = None if words is None else todays_words(words)
-    return dataset, entry.get("context"), entry.get("tokens"), words
+def _tasks(record: Record, sources: bool) -> dict[str, dict[str, Any]]:
+    tasks = record.get("zero_shot") or {}
+    return {task_label(task, entry, sources): entry for task, entry in tasks.items()}
+
+
+def _set_names(sets: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    if len(sets) < 2:
+        return dict.fromkeys(sets, "")
+    short = {labels: _short_set(labels) for labels in sets}
+    taken = list(short.values())
+    return {
+        labels: f" over {name if taken.count(name) == 1 else '; '.join(labels)}"
+        for labels, name in short.items()
+    }
+
+
+def _short_set(labels: Sequence[str]) -> str:
+    """``6 tasks, first 100``; the limit only where it is that of all."""
+    tails = {label.partition(", ")[2] for label in labels}
+    tail = tails.pop() if len(tails) == 1 else ""
+    return f"{len(labels)} tasks" + (f", {tail}" if tail else "")

@@ -23,7 +23,7 @@ def published_points(results_dir: Path) -> list[dict[str, Any]]:
     Returns:
         ``model``, ``method``, ``bits``, ``perplexity``, ``relative`` (in parts of full
         precision's, or NaN), ``dataset``, ``context`` (as its source states it), ``source``,
-        ``note`` and ``confidence`` of each.
+        ``where`` (its address), ``note`` and ``confidence`` of each.
 
     Raises:
         PublishedError: the file cannot be read.
@@ -37,7 +37,7 @@ def published_points(results_dir: Path) -> list[dict[str, Any]]:
 
 def _point(row: pd.Series) -> dict[str, Any]:
     names = {"context": "context_stated"}
-    texts = ("model", "method", "dataset", "context", "source", "note", "confidence")
+    texts = ("model", "method", "dataset", "context", "source", "where", "note", "confidence")
     point: dict[str, Any] = {name: str(row[names.get(name, name)]) for name in texts}
     numbers = {"bits": row["bits"], "perplexity": row["value"], "relative": row["relative"]}
     return {**point, **{name: float(value) for name, value in numbers.items()}}

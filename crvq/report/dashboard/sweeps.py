@@ -7,7 +7,7 @@ from typing import Any
 
 from crvq.report.dashboard.presets import with_presets
 from crvq.report.dashboard.runs import Run
-from crvq.report.run_labels import differing_values, show
+from crvq.report.run_labels import differing_values, short_names, show
 
 
 def swept(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
@@ -43,16 +43,17 @@ def sweep_axes(values: dict[str, dict[str, Any]]) -> list[str]:
 
 def is_seed(key: str) -> bool:
     """Whether a key only draws another sample: runs that differ in it belong to one line."""
-    return key.rpartition(".")[2] == "seed"
+    last = key.rpartition(".")[2]
+    return last == "seed" or last.endswith("_seed")
 
 
 def experiment_summary(runs: Sequence[Run]) -> dict[str, Any]:
     """An experiment for the page: its swept keys, best axis first, and each run's values.
 
     Returns:
-        ``axes``: keys; ``numeric``: those of them that are numbers wherever they are set;
-        ``seeds``: those that are seeds; ``values``: by run key, the values by configuration key;
-        ``runs``: run keys in order.
+        ``axes``: keys; ``names``: short ones for them; ``numeric``: those of them that are numbers
+        wherever they are set; ``seeds``: those that are seeds; ``values``: by run key, the values
+        by configuration key; ``runs``: run keys in order.
     """
     values = swept(runs)
     axes = sweep_axes(values)
@@ -60,6 +61,7 @@ def experiment_summary(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "runs": [run.key for run in runs],
         "axes": axes,
+        "names": short_names(axes),
         "numeric": [key for key in axes if _is_numeric(columns[key])],
         "seeds": [key for key in axes if is_seed(key)],
         "values": values,

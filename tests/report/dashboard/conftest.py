@@ -14,6 +14,8 @@ from crvq.tracking.finetune_csv import write_finetune
 from crvq.tracking.json_values import to_json
 from crvq.tracking.layers_csv import write_layers
 
+from .browser import chromium
+
 ATTACK = "</script><img src=x onerror=alert(1)>&<b>\u2028"
 """What a page must show and never obey."""
 
@@ -40,6 +42,13 @@ def write_run(results, record, rows=(), curve=()):
         write_layers(folder / "layers.csv", rows)
     if curve:
         write_finetune(folder / "finetune.csv", curve)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One for all tests of a file; each opens a fresh page."""
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture
@@ -73,7 +82,12 @@ def perplexity(quantized, **changes):
     return {"wiki": {**entry, **changes}}
 
 
-def zero_shot(score, chance=0.25):
+def agreement(kl_divergence, **changes):
+    entry = {"top1_agreement": 0.7, "tokens": 63, "context": 64, "windows": 1}
+    return {"kl_divergence": kl_divergence, **entry, **changes}
+
+
+def zero_shot(score, chance=0.25, **changes):
     metric = {
         "full_precision": 0.6,
         "full_precision_stderr": 0.02,
@@ -82,7 +96,7 @@ def zero_shot(score, chance=0.25):
         "recovery": score / 0.6,
         "chance": chance,
     }
-    return {"metrics": {"acc": metric}, "samples": 100, "available": 500, "shots": 0}
+    return {"metrics": {"acc": metric}, "samples": 100, "available": 500, "shots": 0, **changes}
 
 
 @pytest.fixture
@@ -117,15 +131,7 @@ def all_kinds(tmp_path_factory, make_record):
             perplexity=perplexity(100.0 - 10 * number),
             effective={"critical_ratio": ratio * 0.75},
             zero_shot={"arc": zero_shot(0.27), "piqa": zero_shot(0.55, 0.5)},
-            agreement={
-                "wiki": {
-                    "kl_divergence": 0.5,
-                    "top1_agreement": 0.7,
-                    "tokens": 63,
-                    "context": 64,
-                    "windows": 1,
-                }
-            },
+            agreement={"wiki": agreement(0.5)},
         )
     error = {"type": "QuantizationError", "message": "k_proj is not finite"}
     trace = [f"line {number}" for number in range(40)]

@@ -2,22 +2,18 @@
 
 import csv
 import io
+from itertools import pairwise
 
 import pytest
 
 from crvq.report.dashboard.page import write_dashboard
 
-from .browser import chromium, opened, until
+from .browser import opened, until
+from .conftest import perplexity
 
 pytestmark = pytest.mark.browser
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +41,9 @@ def test_everything_is_drawn_and_hostile_strings_do_nothing(browser, file):
         assert charts(page, "sweeps") == 2
         assert charts(page, "layers") == 1
         assert charts(page, "finetune") == 2
-        assert page.locator("#progress .item").count() == 2
-        assert "Not running any more" in page.locator("#progress").inner_text()
+        assert page.locator("#progress .item").count() == 1
+        assert "Not running any more" not in page.locator("#progress").inner_text()
+        assert "Not running any more" in page.locator("#failures").inner_text()
         assert "k_proj is not finite" in page.locator("#failures").inner_text()
         assert "onerror=alert(1)" in page.locator("#notices").inner_text()
         assert page.locator("img").count() == 0
@@ -164,3 +161,36 @@ def test_a_watched_page_reloads_and_keeps_its_place(browser, save_run, tmp_path)
         until(page, "document.querySelectorAll('#run-table tbody tr').length === 2")
         until(page, "scrollY === 200")
         assert page.locator("#search").input_value() == "crvq"
+
+
+def test_an_axis_has_a_short_name_and_its_hover_tells_what_was_used_and_bits(browser, file):
+    with opened(browser, file, "#experiment=sweep") as page:
+        until(page, "document.querySelectorAll('#sweeps .main-svg').length > 0")
+        chart = "document.querySelector('#sweeps .js-plotly-plot')"
+        assert page.evaluate(f"{chart}.layout.xaxis.title.text") == "critical_ratio"
+        texts = page.evaluate(f"{chart}.data.flatMap(line => line.text)")
+        hover = next(text for text in texts if text.startswith("critical_ratio=0.02"))
+        assert "critical_ratio, asked → used: 0.02 → 0.015" in hover
+        assert "2.125 bits a quantized weight" in hover
+
+
+def test_a_lying_log_axis_has_as_few_ticks_as_fit_a_phone(browser, save_run, tmp_path):
+    names = ("a rather long name of a setting", "another rather long name")
+    for number, score in enumerate((50.0, 1200.0)):
+        save_run(f"a/{number}", params={"importance": names[number]}, perplexity=perplexity(score))
+    write_dashboard(tmp_path / "results", tmp_path / "page.html")
+    with opened(browser, tmp_path / "page.html", **PHONE) as page:
+        until(page, "document.querySelectorAll('#sweeps .xtick').length > 0")
+        boxes = page.locator("#sweeps .xtick").evaluate_all(
+            "all => all.map(one => one.getBoundingClientRect()).map(box => [box.left, box.right])"
+        )
+        assert all(right < left for (_, right), (left, _) in pairwise(boxes))
+
+
+def test_seeds_of_two_kinds_keep_their_full_names(browser, save_run, tmp_path):
+    for number in (0, 1):
+        save_run(f"a/{number}", config={"seed": number, "calibration": {"seed": number}})
+    write_dashboard(tmp_path / "results", tmp_path / "page.html")
+    with opened(browser, tmp_path / "page.html") as page:
+        told = page.locator("#differences summary").first.inner_text()
+        assert told.endswith("differ in seed, calibration.seed")

@@ -25,7 +25,8 @@ def test_every_run_is_there_whatever_became_of_it(payload):
     statuses = {key: run["status"] for key, run in by_key(payload).items()}
     assert len(statuses) == 11
     assert statuses["trouble/damaged"] == "damaged"
-    assert statuses["trouble/dead"] == "running"
+    assert statuses["trouble/running"] == "running"
+    assert statuses["trouble/dead"] == "stopped"
     assert set(payload["experiments"]) == {"sweep", "trouble"}
     assert sorted(payload["experiments"]["sweep"]["axes"]) == [
         "method_params.critical_ratio",
@@ -52,11 +53,21 @@ def test_only_running_runs_have_progress(payload):
 
 def test_sections_are_there_where_a_record_has_them(payload):
     runs = by_key(payload)
-    assert set(runs["sweep/run0"]["sections"]) == {"zero_shot", "agreement"}
-    assert runs["trouble/failed"]["sections"] == {}
+    assert set(runs["sweep/run0"]["zero_shot"]) == {"arc", "piqa"}
+    assert set(runs["sweep/run0"]["agreement"]) == {"wiki"}
+    assert runs["trouble/failed"]["zero_shot"] == runs["trouble/failed"]["agreement"] == {}
     assert len(runs["sweep/run0"]["finetune"]) == 3
     assert runs["sweep/run2"]["effective"] == {"critical_ratio": [0.01, 0.0075]}
     assert runs["sweep/run2"]["config"]["method_params.critical_ratio"] == "0.01"
+
+
+def test_quality_is_what_quantization_did_and_which_way_is_better(payload):
+    quality = payload["quality"]
+    assert quality["perplexity of wiki, quantized"] is True
+    assert quality["top-1 agreement on wiki"] is False
+    shown = " ".join(quality)
+    assert "full precision" not in shown.replace("ratio to full precision", "")
+    assert not any(word in shown for word in ("memory", "seconds", "codes"))
 
 
 def test_published_numbers_that_cannot_be_read_are_a_fault(every_kind):

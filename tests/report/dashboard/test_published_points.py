@@ -24,6 +24,7 @@ def test_perplexities_at_few_bits(tmp_path):
     first, second = published_points(tmp_path)
     assert (first["method"], first["bits"], first["perplexity"]) == ("A", 1.0, 10.0)
     assert (first["relative"], first["source"], first["note"]) == (2.0, "P", "n")
+    assert first["where"] == "u"
     assert second["confidence"] == "low"
     assert math.isnan(second["relative"])
 

@@ -1,4 +1,4 @@
-from crvq.report.dashboard.sweeps import experiment_summary, sweep_axes
+from crvq.report.dashboard.sweeps import experiment_summary, is_seed, sweep_axes
 
 
 def test_only_differing_keys_are_axes(load):
@@ -49,3 +49,20 @@ def test_values_that_are_no_numbers_or_texts_become_text(load):
     runs = load(a__1={"params": {"skip": ["a"]}}, a__2={"params": {"skip": ["a", "b"]}})
     values = experiment_summary(runs)["values"]
     assert [row["method_params.skip"] for row in values.values()] == ["['a']", "['a', 'b']"]
+
+
+def test_every_kind_of_seed_is_one():
+    seeds = [key for key in ("seed", "calibration.shuffle_seed", "seeds_kept") if is_seed(key)]
+    assert seeds == ["seed", "calibration.shuffle_seed"]
+
+
+def test_axes_have_short_names_where_these_are_clear(load):
+    runs = load(
+        a__1={"params": {"critical_ratio": 0.1}, "config": {"seed": 0, "calibration": {"seed": 0}}},
+        a__2={"params": {"critical_ratio": 0.2}, "config": {"seed": 1, "calibration": {"seed": 2}}},
+    )
+    assert experiment_summary(runs)["names"] == {
+        "method_params.critical_ratio": "critical_ratio",
+        "seed": "seed",
+        "calibration.seed": "calibration.seed",
+    }

@@ -11,40 +11,45 @@ function renderNotices(runs) {
 }
 
 function renderProgress(runs) {
-  const running = runs.filter((run) => run.progress);
+  const running = runs.filter((run) => run.status === "running");
   show("progress", running.length > 0);
   bodyOf("progress").replaceChildren(
-    ...running.map((run) => {
-      const { blocks_done: done, blocks, stage, elapsed, silent, alive } = run.progress;
-      const bar = blocks ? h("progress", { max: blocks, value: done, "aria-label": "blocks done" }) : null;
-      const facts = [
-        blocks ? `${done} of ${blocks} blocks` : `${plural(done, "block")} so far`,
-        stage ? `now: ${stage}` : null,
-        elapsed === null ? null : `${durationText(elapsed)} since it began`,
-        run.resumes ? `resumed ${plural(run.resumes, "time")}` : null,
-      ];
-      const dead = alive
-        ? null
-        : h(
-            "p",
-            { class: "error" },
-            `Not running any more; last change ${durationText(silent)} ago. The same command goes on from the last whole block.`,
-          );
-      return h(
+    ...running.map((run) =>
+      h(
         "article",
         { class: "item" },
         h("div", {}, runButton(run), " ", h("span", { class: "quiet" }, run.experiment)),
-        bar,
-        h("p", { class: "quiet" }, facts.filter(Boolean).join(" · ")),
-        dead,
-      );
-    }),
+        howFar(run),
+      ),
+    ),
   );
+}
+
+/* How far a run has come that is not over, or that stopped. */
+function howFar(run) {
+  const { blocks_done: done, blocks, stage, elapsed, silent, alive } = run.progress;
+  const facts = [
+    blocks ? `${done} of ${blocks} blocks` : `${plural(done, "block")} so far`,
+    stage ? `${alive ? "now" : "last seen in"}: ${stage}` : null,
+    !alive || elapsed === null ? null : `${durationText(elapsed)} since it began`,
+    run.resumes ? `resumed ${plural(run.resumes, "time")}` : null,
+  ];
+  return [
+    blocks ? h("progress", { max: blocks, value: done, "aria-label": "blocks done" }) : null,
+    h("p", { class: "quiet" }, facts.filter(Boolean).join(" · ")),
+    alive
+      ? null
+      : h(
+          "p",
+          { class: "error" },
+          `Not running any more; last change ${durationText(silent)} ago. The same command goes on from the last whole block.`,
+        ),
+  ];
 }
 
 function renderFailures(runs) {
   const failed = runs.filter(
-    (run) => run.status === "failed" || run.status === "damaged" || run.faults.length,
+    (run) => ["failed", "stopped", "damaged"].includes(run.status) || run.faults.length,
   );
   show("failures", failed.length > 0);
   bodyOf("failures").replaceChildren(
@@ -62,6 +67,7 @@ function renderFailures(runs) {
           h("span", { class: "quiet" }, run.experiment),
         ),
         run.error ? errorBox(run) : null,
+        run.status === "stopped" ? howFar(run) : null,
         run.faults.map((fault) => h("p", { class: "error" }, fault)),
         run.status === "failed" && run.layers
           ? h(

@@ -85,10 +85,12 @@ function upright(text) {
   return gap > 0 ? `${plain(text.slice(0, gap))}<br>${plain(text.slice(gap + 1))}` : plain(text);
 }
 
-/* A log axis with ticks that can be read over any span. */
-function logTicks(values) {
+/* A log axis with ticks that can be read over any span; `width` is that of a lying axis. */
+function logTicks(values, width = Infinity) {
   const positive = values.filter((value) => Number.isFinite(value) && value > 0);
-  const span = Math.max(...positive) / Math.min(...positive);
+  const [low, high] = [Math.min(...positive), Math.max(...positive)];
+  const span = high / low;
+  if (Math.log10(span) * 3 * TICK_WIDTH > width) return { tickformat: "~g", ...fewTicks(low, high, width) };
   return {
     tickformat: "~g",
     ...(span > 300
@@ -97,6 +99,22 @@ function logTicks(values) {
         ? { dtick: "D2" }
         : { nticks: 6 }),
   };
+}
+
+const TICK_WIDTH = 44;
+
+/* Powers of ten, every so many of them, and 3 between them where there is room. */
+function fewTicks(low, high, width) {
+  const room = Math.max(1, Math.floor(width / TICK_WIDTH));
+  const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
+  const inside = (tick) => tick >= low / 1.2 && tick <= high * 1.2;
+  const powers = Array.from({ length: last - first + 1 }, (_, index) => 10 ** (first + index));
+  const halves = powers.flatMap((power) => [power, 3 * power]).filter(inside);
+  if (halves.length <= room) return { tickvals: halves };
+  const shown = powers.filter(inside);
+  if (!shown.length) return { nticks: 2 };
+  const every = Math.ceil(shown.length / room);
+  return { tickvals: shown.filter((_, index) => index % every === 0) };
 }
 
 function wantsLog(values) {
@@ -109,6 +127,12 @@ function outcomeNames(runs) {
   return unique(runs.flatMap((run) => Object.keys(run.outcomes)));
 }
 
-function defaultOutcome(names) {
-  return names.find((name) => /^perplexity of .*, quantized$/.test(name)) || names[0];
+/* The perplexity that most runs have (or what else fits the pattern). */
+function defaultOutcome(runs, pattern = /^perplexity of .*, quantized$/) {
+  const names = outcomeNames(runs);
+  const fitting = names.filter((name) => pattern.test(name));
+  const count = (name) => runs.filter((run) => isFiniteNumber(run.outcomes[name])).length;
+  return fitting.length
+    ? fitting.reduce((best, name) => (count(name) > count(best) ? name : best))
+    : names[0];
 }

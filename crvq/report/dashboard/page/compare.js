@@ -17,10 +17,10 @@ function renderDifferences(runs) {
 }
 
 function experimentDifferences(name, runs) {
-  const { axes, values } = DATA.experiments[name];
+  const { axes, names, values } = DATA.experiments[name];
   const open = choice("experiment", "") === name;
   const summary = axes.length
-    ? `${name}: ${plural(runs.length, "run")} that differ in ${axes.map(shortKey).join(", ")}`
+    ? `${name}: ${plural(runs.length, "run")} that differ in ${axes.map((key) => names[key]).join(", ")}`
     : `${name}: ${plural(runs.length, "run")}, one configuration`;
   if (!axes.length) return h("p", {}, summary);
   const rows = runs.map((run) => [

@@ -154,8 +154,8 @@ function detailSeconds(run) {
 }
 
 function detailGenerations(run) {
-  const said = run.sections.generations;
-  if (!Array.isArray(said) || !said.length) return null;
+  const said = run.generations;
+  if (!said.length) return null;
   const heads = unique(said.flatMap((one) => Object.keys(one)));
   const rows = said.map((one) =>
     heads.map((head) => ({ text: plainOrText(one[head] ?? NOTHING), class: "said" })),

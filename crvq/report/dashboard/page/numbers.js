@@ -48,6 +48,13 @@ function durationText(seconds) {
   });
 }
 
+/* Mean and standard deviation (n - 1); that of one value is 0. */
+function meanAndSpread(values) {
+  const middle = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const squares = values.reduce((sum, value) => sum + (value - middle) ** 2, 0);
+  return { mean: middle, spread: values.length > 1 ? Math.sqrt(squares / (values.length - 1)) : 0 };
+}
+
 function plural(count, word) {
   return `${count} ${word}${count === 1 ? "" : "s"}`;
 }

@@ -1,4 +1,4 @@
-/* Bits a weight against an outcome, all runs; published numbers faint behind them. */
+/* Bits a weight against a measure of quality, a point a setting; published numbers faint behind. */
 
 const BITS = [
   ["average_quantized_weights", "bits a quantized weight, all counted"],
@@ -13,7 +13,7 @@ const COLOURED_BY = [
 function renderPareto(runs) {
   const body = bodyOf("pareto");
   const measured = runs.filter((run) => run.bits);
-  const names = outcomeNames(measured).filter((name) => !/^(bits |seconds|resumes|used )/.test(name));
+  const names = outcomeNames(measured).filter((name) => name in DATA.quality);
   show("pareto", names.length > 0);
   body.replaceChildren();
   if (!names.length) return;
@@ -21,11 +21,11 @@ function renderPareto(runs) {
     choose(name, value);
     renderPareto(shownRuns());
   };
-  const outcome = names.includes(choice("quality")) ? choice("quality") : defaultOutcome(names);
+  const outcome = names.includes(choice("quality")) ? choice("quality") : defaultQuality(measured, names);
   const bits = choice("bits", BITS[0][0]);
   const by = choice("by", "method");
   const sets = publishedSets(outcome);
-  const set = sets.some(([key]) => key === choice("published")) ? choice("published") : (sets[1] || [""])[0];
+  const set = publishedSet(outcome, sets);
   body.append(
     h(
       "div",
@@ -42,20 +42,13 @@ function renderPareto(runs) {
     ),
   );
   const node = h("div", { class: "chart" });
-  const points = measured
-    .map((run) => ({ run, x: number(run.bits[bits]), y: number(run.outcomes[outcome]) }))
-    .filter(
-      (point) => Number.isFinite(point.x) && point.x !== null && Number.isFinite(point.y) && point.y !== null,
-    );
+  const points = settingPoints(measured, bits, outcome, by);
+  const missing = measured.filter((run) => !isFiniteNumber(run.outcomes[outcome])).length;
   const positive = points.every((point) => point.y > 0);
-  const ruined = points.length - inView(points, lowerIsBetter(outcome) && positive).length;
+  const ruined = points.length - inView(points, DATA.quality[outcome] && positive).length;
   body.append(
     node,
-    h(
-      "p",
-      { class: "quiet" },
-      paretoNote(measured.length - points.length, ruined, sets.length > 1 && set !== "none"),
-    ),
+    h("p", { class: "quiet" }, paretoNote(points, missing, ruined, set !== "none")),
   );
   if (points.length)
     drawPareto(
@@ -68,36 +61,64 @@ function renderPareto(runs) {
     );
 }
 
+/* The ratio to full precision where published numbers can stand beside it, else the perplexity. */
+function defaultQuality(runs, names) {
+  const ratios = publishedSets("perplexity of any, ratio to full precision").length > 1;
+  const outcome = ratios ? defaultOutcome(runs, RATIO) : defaultOutcome(runs);
+  return names.includes(outcome) ? outcome : names[0];
+}
+
+function pointText(point) {
+  const { run } = point;
+  return [
+    `<b>${plain(run.label)}</b>${point.count > 1 ? ` and ${plural(point.count - 1, "more seed")}` : ""}`,
+    `${plain(run.experiment)}, ${plain(run.method)}, ${plain(run.model)}`,
+    run.finetuned ? `fine-tuned: ${plain(run.finetuned)}` : "not fine-tuned",
+    point.count > 1 ? `mean ± ${plainText(point.spread)} over ${point.count} runs` : null,
+  ]
+    .filter(Boolean)
+    .join("<br>");
+}
+
 function drawPareto(node, points, outcome, bits, by, published) {
   const groups = unique(points.map((point) => String(point.run[by])));
   const traces = groups.map((group, index) => {
-    const members = points.filter((point) => String(point.run[by]) === group);
+    // The legend shows the first one's symbol: a filled one, if there is any.
+    const own = points.filter((point) => String(point.run[by]) === group);
+    const members = [
+      ...own.filter((point) => !point.run.finetuned),
+      ...own.filter((point) => point.run.finetuned),
+    ];
+    const symbol = SYMBOLS[index % SYMBOLS.length];
     return {
       type: "scatter",
       mode: "markers",
       name: plain(group),
       x: members.map((point) => point.x),
       y: members.map((point) => point.y),
+      error_y: members.some((point) => point.spread)
+        ? { type: "data", array: members.map((point) => point.spread), thickness: 1.2, width: 3 }
+        : undefined,
       marker: {
         color: colour(index),
-        symbol: SYMBOLS[index % SYMBOLS.length],
+        symbol: members.map((point) => (point.run.finetuned ? `${symbol}-open` : symbol)),
         size: 11,
-        line: { width: 1, color: themed("--card") },
+        line: {
+          width: members.map((point) => (point.run.finetuned ? 2 : 1)),
+          color: members.map((point) => (point.run.finetuned ? colour(index) : themed("--card"))),
+        },
       },
-      text: members.map(
-        (point) =>
-          `<b>${plain(point.run.label)}</b><br>${plain(point.run.experiment)}, ${plain(point.run.method)}, ${plain(point.run.model)}`,
-      ),
+      text: members.map(pointText),
       hovertemplate: "%{text}<br>%{x:.3f} bits: %{y:.5~g}<extra></extra>",
     };
   });
   traces.unshift(
     publishedTrace(published),
-    frontTrace(points, outcome),
+    ...frontTraces(points, outcome),
     ...fullPrecisionTraces(points, outcome),
   );
   const values = points.map((point) => point.y);
-  const log = lowerIsBetter(outcome) && Math.min(...values) > 0;
+  const log = DATA.quality[outcome] && Math.min(...values) > 0;
   const reach = reachOf(points, published, log);
   draw(
     node,
@@ -112,7 +133,7 @@ function drawPareto(node, points, outcome, bits, by, published) {
         ...reach.y,
       },
     },
-    `${outcome} against bits a weight, ${points.length} runs`,
+    `${outcome} against bits a weight, ${plural(points.length, "setting")}`,
   );
 }
 
@@ -140,107 +161,16 @@ function reachOf(points, published, log) {
   };
 }
 
-function lowerIsBetter(outcome) {
-  return !/acc|agreement|top|recovery/.test(outcome) || /kl/.test(outcome);
-}
-
-/* Runs that no other run beats in both: a line from the fewest bits on. */
-function frontTrace(points, outcome) {
-  const sign = lowerIsBetter(outcome) ? 1 : -1;
-  const front = [];
-  for (const point of [...points].sort((a, b) => a.x - b.x || sign * (a.y - b.y))) {
-    if (!front.length || sign * point.y < sign * front[front.length - 1].y) front.push(point);
-  }
-  return {
-    type: "scatter",
-    mode: "lines",
-    name: "best so far",
-    x: front.map((point) => point.x),
-    y: front.map((point) => point.y),
-    line: { color: themed("--quiet"), width: 1.5, dash: "dot", shape: "hv" },
-    hoverinfo: "skip",
-  };
-}
-
-function fullPrecisionTraces(points, outcome) {
-  const key = outcome.replace(/, quantized$/, ", full precision");
-  if (key === outcome) return [];
-  const known = [];
-  for (const { run } of points) {
-    const y = run.outcomes[key];
-    // Devices round differently: values of one model that are a thousandth apart are one line.
-    const same = (one) => one.model === run.model && Math.abs(one.y - y) < 1e-3 * Math.abs(y);
-    if (isFiniteNumber(y) && !known.some(same)) known.push({ model: run.model, y });
-  }
-  const xs = points.map((point) => point.x);
-  return known.map(({ model, y }) => ({
-    type: "scatter",
-    mode: "lines",
-    name: plain(known.length > 1 ? `full precision, ${model}` : "full precision"),
-    x: [Math.min(...xs), Math.max(...xs)],
-    y: [y, y],
-    line: { color: themed("--ink"), width: 1.5, dash: "dash" },
-    hovertemplate: `full precision, ${plain(model)}: %{y:.5~g}<extra></extra>`,
-  }));
-}
-
-function publishedKey(point) {
-  return `${point.model}|${point.dataset}`;
-}
-
-/* What papers print of an outcome: perplexities as they are, or in parts of full precision's. */
-function publishedFor(outcome) {
-  const field = /^perplexity of .*, quantized$/.test(outcome)
-    ? "perplexity"
-    : /^perplexity of .*, ratio to full precision$/.test(outcome)
-      ? "relative"
-      : null;
-  return field === null
-    ? []
-    : DATA.published
-        .filter((point) => isFiniteNumber(point[field]))
-        .map((point) => ({ ...point, y: number(point[field]) }));
-}
-
-/* Model and dataset of published points, those with most points first. */
-function publishedSets(outcome) {
-  const counts = new Map();
-  for (const point of publishedFor(outcome))
-    counts.set(publishedKey(point), (counts.get(publishedKey(point)) || 0) + 1);
-  const sorted = [...counts].sort((a, b) => b[1] - a[1]);
-  return [["none", "none"], ...sorted.map(([key, count]) => [key, `${key.replace("|", ", ")} (${count})`])];
-}
-
-function publishedTrace(published) {
-  if (!published.length) return null;
-  const about = (point) =>
-    [
-      `<b>${plain(point.method)}</b> (published)`,
-      `${plain(point.model)}, ${plain(point.dataset)}${point.context ? `, context ${plain(point.context)}` : ""}`,
-      `read in: ${plain(point.source)}`,
-      point.note ? plain(point.note) : null,
-    ]
-      .filter(Boolean)
-      .join("<br>");
-  return {
-    type: "scatter",
-    mode: "markers",
-    name: plain(`published: ${published[0].model}, ${published[0].dataset}`),
-    x: published.map((point) => point.bits),
-    y: published.map((point) => point.y),
-    opacity: 0.45,
-    marker: { color: themed("--quiet"), symbol: "circle-open", size: 8 },
-    text: published.map(about),
-    hovertemplate: "%{text}<br>%{x:.3f} bits: %{y:.5~g}<extra></extra>",
-  };
-}
-
-function paretoNote(missing, ruined, published) {
+function paretoNote(points, missing, ruined, published) {
   return [
     "Bits count codes, codebooks, scales and permutations.",
-    missing ? `${missing} runs have no finite value here.` : null,
+    points.some((point) => point.run.finetuned) ? "Open symbols: fine-tuned." : null,
+    points.some((point) => point.count > 1)
+      ? "Runs that differ in seeds alone are one point, their standard deviation its bar."
+      : null,
+    missing ? `${plural(missing, "run")} without a finite value here.` : null,
     ruined
-      ? `${plural(ruined, "run")} above the view, at more than ${RUINED} times the best: double click to see all.`
+      ? `${plural(ruined, "point")} above the view, at more than ${RUINED} times the best: double click to see all.`
       : null,
     published
       ? "Published numbers are of other models and texts and count bits in their own way: not to be compared, but to see how methods lie to one another."

@@ -2,20 +2,21 @@
 
 function scoreColumns(runs) {
   const columns = [];
-  const known = outcomeNames(runs);
-  const average = known.find((name) => /^zero-shot average of acc, quantized$/.test(name));
-  if (average) columns.push(["zero-shot", average, percentText]);
-  for (const name of known.filter((one) => /^KL divergence on /.test(one)))
-    columns.push([name.replace("divergence on ", ""), name, plainText]);
-  for (const name of known.filter((one) => /^top-1 agreement on /.test(one)))
-    columns.push([name.replace("agreement on ", ""), name, percentText]);
+  for (const name of outcomeNames(runs)) {
+    const average = /^(zero-shot) average of acc( over .*|), quantized$/.exec(name);
+    if (average) columns.push([average[1] + average[2].replace(" over", ","), name, percentText]);
+    else if (/^KL divergence on /.test(name))
+      columns.push([name.replace("divergence on ", ""), name, plainText]);
+    else if (/^top-1 agreement on /.test(name))
+      columns.push([name.replace("agreement on ", ""), name, percentText]);
+  }
   return columns;
 }
 
 function renderScores(runs) {
   const body = bodyOf("scores");
-  const tested = runs.filter((run) => run.sections.zero_shot);
-  const compared = runs.filter((run) => run.sections.agreement);
+  const tested = runs.filter((run) => Object.keys(run.zero_shot).length);
+  const compared = runs.filter((run) => Object.keys(run.agreement).length);
   show("scores", tested.length + compared.length > 0);
   body.replaceChildren();
   if (tested.length) body.append(h("h3", {}, "Zero-shot tasks"), ...zeroShot(tested));
@@ -23,58 +24,23 @@ function renderScores(runs) {
 }
 
 function zeroShot(runs) {
+  const tasksOf = (run) => Object.keys(run.zero_shot);
   const metrics = unique(
-    runs.flatMap((run) =>
-      Object.values(run.sections.zero_shot).flatMap((task) => Object.keys(task.metrics || {})),
-    ),
+    runs.flatMap((run) => Object.values(run.zero_shot).flatMap((task) => Object.keys(task.metrics))),
   );
   const metric = metrics.includes(choice("metric"))
     ? choice("metric")
     : metrics.includes("acc")
       ? "acc"
       : metrics[0];
-  const tasks = unique(runs.flatMap((run) => Object.keys(run.sections.zero_shot)));
-  const score = (run, task) => ((run.sections.zero_shot[task] || {}).metrics || {})[metric] || {};
-  const right = (text, title) => ({ text, title, class: "number" });
-  const heads = [
-    "run",
-    ...tasks.map((task) => right(task)),
-    right("average", `of ${metric} over all tasks`),
-    right("recovery", "average in parts of full precision's"),
-  ];
-  const rows = [];
-  const reference = (name, key) => {
-    const found = tasks.map((task) =>
-      runs.map((run) => score(run, task)[key]).find((value) => value != null),
-    );
-    if (found.some((value) => value != null))
-      rows.push([name, ...found.map((value) => right(scoreText(value))), right(scoreText(mean(found))), ""]);
-  };
-  reference("chance", "chance");
-  for (const model of unique(runs.map((run) => run.model))) {
-    const own = runs.filter((run) => run.model === model);
-    const found = tasks.map((task) =>
-      own.map((run) => score(run, task).full_precision).find((value) => value != null),
-    );
-    rows.push([
-      `full precision, ${model}`,
-      ...found.map((value) => right(scoreText(value))),
-      right(scoreText(mean(found))),
-      "",
-    ]);
-  }
-  for (const run of runs) {
-    const values = tasks.map((task) => score(run, task).quantized);
-    const before = tasks.map((task) => score(run, task).full_precision);
-    if (values.every((value) => value == null)) continue;
-    const recovery = mean(values) !== null && mean(before) ? mean(values) / mean(before) : null;
-    rows.push([
-      runButton(run),
-      ...tasks.map((task) => scoreCell(score(run, task), run.sections.zero_shot[task])),
-      right(scoreText(mean(values))),
-      right(percentText(recovery)),
-    ]);
-  }
+  // An average means something only over the same tasks and limits: a table for each set of them.
+  const setOf = (run) => tasksOf(run).sort().join("\n");
+  const tables = unique(runs.map(setOf)).map((set) =>
+    zeroShotTable(
+      runs.filter((run) => setOf(run) === set),
+      metric,
+    ),
+  );
   return [
     metrics.length > 1
       ? h(
@@ -91,36 +57,99 @@ function zeroShot(runs) {
           ),
         )
       : "",
-    table(heads, rows, `Zero-shot ${metric}`),
+    ...tables,
     h(
       "p",
       { class: "quiet" },
-      `${metric} in percent ± standard error; ≈ marks scores within two standard errors of chance. ${limits(runs, tasks)}`,
+      `${metric} in percent ± standard error; ≈ marks scores within two standard errors of chance, ▼ those that are lower. A recovery is in brackets where tasks count in it in which full precision itself is marked: there is nothing to recover. ${limits(runs, unique(runs.flatMap(tasksOf)))}`,
     ),
   ];
+}
+
+/* A table of runs that answered the same tasks. */
+function zeroShotTable(runs, metric) {
+  const tasks = Object.keys(runs[0].zero_shot);
+  const score = (run, task) => run.zero_shot[task].metrics[metric] || {};
+  const right = (text, title) => ({ text, title, class: "number" });
+  const heads = [
+    "run",
+    ...tasks.map((task) => right(task)),
+    right("average", `of ${metric} over all tasks`),
+    right("recovery", "average in parts of full precision's"),
+  ];
+  const rows = [];
+  const chances = tasks.map((task) =>
+    runs.map((run) => score(run, task).chance).find((value) => value != null),
+  );
+  if (chances.some((value) => value != null))
+    rows.push(["chance", ...chances.map((value) => right(scoreText(value))), right(scoreText(mean(chances))), ""]);
+  const seen = new Set();
+  for (const run of runs) {
+    const values = tasks.map((task) => score(run, task).full_precision);
+    const key = [run.model, ...values.map(scoreText)].join("\n");
+    if (seen.has(key) || values.every((value) => value == null)) continue;
+    seen.add(key);
+    rows.push([
+      `full precision, ${run.model}`,
+      ...tasks.map((task) => scoreCell(score(run, task), "full_precision", run.zero_shot[task])),
+      right(scoreText(mean(values))),
+      "",
+    ]);
+  }
+  for (const run of runs) {
+    const values = tasks.map((task) => score(run, task).quantized);
+    if (values.every((value) => value == null)) continue;
+    rows.push([
+      runButton(run),
+      ...tasks.map((task) => scoreCell(score(run, task), "quantized", run.zero_shot[task])),
+      right(scoreText(mean(values))),
+      recoveryCell(tasks.map((task) => score(run, task))),
+    ]);
+  }
+  return table(heads, rows, `Zero-shot ${metric} of ${tasks.join("; ")}`);
+}
+
+/* Of the average; in brackets where full precision itself only guesses at some of the tasks. */
+function recoveryCell(scores) {
+  const [before, after] = ["full_precision", "quantized"].map((which) =>
+    mean(scores.map((one) => one[which])),
+  );
+  if (!before || after === null) return { text: NOTHING, class: "number" };
+  const guessed = scores.filter((one) => one.full_precision_flag).length;
+  const recovery = percentText(after / before);
+  return {
+    text: guessed ? `(${recovery})` : recovery,
+    title: guessed
+      ? `full precision itself is no better than chance on ${guessed} of ${plural(scores.length, "task")}`
+      : undefined,
+    class: guessed ? "number near" : "number",
+  };
 }
 
 function limits(runs, tasks) {
   const parts = tasks.flatMap((task) =>
     unique(
       runs
-        .map((run) => run.sections.zero_shot[task])
+        .map((run) => run.zero_shot[task])
         .filter((one) => one && one.available > one.samples)
-        .map((one) => `${task}: first ${one.samples} of ${one.available} questions`),
+        .map((one) => `${task}: ${one.samples} of ${plainText(one.available)} questions`),
     ),
   );
   return parts.length ? `${parts.join("; ")}.` : "";
 }
 
-function scoreCell(entry, task) {
-  if (entry.quantized == null) return { text: NOTHING, class: "number" };
-  const error = number(entry.quantized_stderr);
-  const near =
-    entry.chance != null && error !== null && Math.abs(entry.quantized - entry.chance) <= 2 * error;
+function scoreCell(entry, which, task) {
+  if (entry[which] == null) return { text: NOTHING, class: "number" };
+  const error = number(entry[`${which}_stderr`]);
+  const flag = entry[`${which}_flag`];
   const spread = error === null ? "" : ` ± ${(100 * error).toFixed(1)}`;
+  const recovery =
+    which === "quantized" && entry.recovery != null ? `recovery ${percentText(entry.recovery)}` : null;
   const title = [
     entry.chance == null ? null : `chance ${scoreText(entry.chance)}`,
-    `recovery ${percentText(entry.recovery)}`,
+    recovery && entry.full_precision_flag
+      ? `${recovery}, which says nothing: full precision itself is no better than chance`
+      : recovery,
     task.samples ? `${task.samples} questions` : null,
     task.shots == null ? null : `${task.shots} shots`,
     task.data,
@@ -128,9 +157,9 @@ function scoreCell(entry, task) {
     .filter(Boolean)
     .join(", ");
   return {
-    text: `${near ? "≈ " : ""}${scoreText(entry.quantized)}${spread}`,
+    text: `${flag ? `${flag} ` : ""}${scoreText(entry[which])}${spread}`,
     title,
-    class: near ? "number near" : "number",
+    class: flag ? "number near" : "number",
   };
 }
 
@@ -148,7 +177,7 @@ function mean(values) {
 function agreementTable(runs) {
   const right = (text, title) => ({ text, title, class: "number" });
   const rows = runs.flatMap((run) =>
-    Object.entries(run.sections.agreement).map(([dataset, entry]) => [
+    Object.entries(run.agreement).map(([dataset, entry]) => [
       runButton(run),
       dataset,
       right(plainText(entry.kl_divergence)),

@@ -35,7 +35,7 @@ function renderSweeps(runs) {
   body.append(grid);
   for (const name of experiments) {
     const own = runs.filter((run) => run.experiment === name);
-    grid.append(sweepPanel(name, own, outcome || defaultOutcome(outcomeNames(own)), log));
+    grid.append(sweepPanel(name, own, outcome || defaultOutcome(own), log));
   }
 }
 
@@ -48,7 +48,7 @@ function sweepPanel(name, runs, outcome, log) {
     panel.append(
       select(
         "along",
-        experiment.axes.map((one) => [one, one]),
+        experiment.axes.map((one) => [one, axisName(name, one)]),
         axis,
         (value) => {
           choose(key, value);
@@ -63,12 +63,12 @@ function sweepPanel(name, runs, outcome, log) {
   panel.append(node);
   const notes = [
     fullPrecisionNote(runs, outcome),
-    missing ? `${missing} of ${runs.length} runs have no finite value or do not set ${axis}.` : null,
+    missing ? `${missing} of ${runs.length} runs have no finite value or do not set ${axisName(name, axis)}.` : null,
   ];
   panel.append(h("p", { class: "quiet" }, notes.filter(Boolean).join(" ")));
   if (lines.length) {
     queueMicrotask(() => drawSweep(node, lines, axis, outcome, experiment.numeric.includes(axis), log, name));
-    panel.append(sweepNumbers(lines, axis, outcome));
+    panel.append(sweepNumbers(lines, axisName(name, axis), outcome));
   } else {
     node.replaceWith(h("p", { class: "quiet" }, "Nothing to draw for this outcome."));
   }
@@ -85,7 +85,7 @@ function sweepLines(experiment, runs, axis, outcome) {
     if (!(axis in values) || y === null || !Number.isFinite(y)) continue;
     const name = others
       .filter((key) => key in values)
-      .map((key) => `${shortKey(key)}=${valueText(values[key])}`)
+      .map((key) => `${experiment.names[key]}=${valueText(values[key])}`)
       .join(" ");
     if (!lines.has(name)) lines.set(name, { name, points: [] });
     lines.get(name).points.push({ x: values[axis], y, run });
@@ -101,7 +101,7 @@ function drawSweep(node, lines, axis, outcome, numeric, log, name) {
   const [across, up] = lying ? ["y", "x"] : ["x", "y"];
   const traces = lines.map((line, index) => {
     const sorted = numeric ? [...line.points].sort((a, b) => a.x - b.x) : line.points;
-    const means = meansByX(sorted);
+    const means = meansByX(sorted, axis);
     return {
       type: "scatter",
       mode: numeric && means.length > 1 ? "lines+markers" : "markers",
@@ -114,7 +114,7 @@ function drawSweep(node, lines, axis, outcome, numeric, log, name) {
         : undefined,
       marker: { color: colour(index), symbol: SYMBOLS[index % SYMBOLS.length], size: 10 },
       line: { color: colour(index) },
-      text: means.map((point) => plain(point.about)),
+      text: means.map((point) => point.about),
       hovertemplate: `%{text}<br>%{${up}:.5~g}<extra></extra>`,
     };
   });
@@ -126,16 +126,16 @@ function drawSweep(node, lines, axis, outcome, numeric, log, name) {
     {
       height: lying ? Math.max(340, 150 + rowHeight(xs) * xs.length) : 340,
       [`${across}axis`]: {
-        title: { text: lying ? "" : plain(axis) },
+        title: { text: lying ? "" : plain(axisName(name, axis)) },
         ...(numeric ? { type: logX ? "log" : "linear" } : categories(xs, lying)),
       },
       [`${up}axis`]: {
         title: { text: lying ? wrapped(outcome, node.clientWidth < 450 ? 14 : 60).map(plain).join("<br>") : upright(outcome) },
         type: logY ? "log" : "linear",
-        ...(logY ? logTicks(all) : {}),
+        ...(logY ? logTicks(all, lying ? node.clientWidth / 3 : Infinity) : {}),
       },
     },
-    `${outcome} against ${axis}, experiment ${name}`,
+    `${outcome} against ${axisName(name, axis)}, experiment ${name}`,
   );
 }
 
@@ -169,19 +169,28 @@ function wrapped(text, width = LONG_NAME + 4) {
 }
 
 /* One point an x; runs that differ only in seeds are averaged, their standard deviation the bar. */
-function meansByX(points) {
+function meansByX(points, axis) {
   return unique(points.map((point) => point.x)).map((x) => {
     const same = points.filter((point) => point.x === x);
-    const y = same.reduce((sum, point) => sum + point.y, 0) / same.length;
-    const squares = same.reduce((sum, point) => sum + (point.y - y) ** 2, 0);
-    const spread = same.length > 1 ? Math.sqrt(squares / (same.length - 1)) : 0;
-    return {
-      x,
-      y,
-      spread,
-      about: same.length > 1 ? `${same[0].run.label} and ${same.length - 1} more` : same[0].run.label,
-    };
+    const { mean: y, spread } = meanAndSpread(same.map((point) => point.y));
+    return { x, y, spread, about: sweepHover(same, axis, spread) };
   });
+}
+
+function sweepHover(same, axis, spread) {
+  const { run } = same[0];
+  const title = axisName(run.experiment, axis);
+  const texts = unique(same.map((point) => axisText(point.run, axis)));
+  const bits = same.map((point) => number((point.run.bits || {}).average_quantized_weights));
+  const known = bits.filter((value) => value !== null);
+  return [
+    plain(same.length > 1 ? `${run.label} and ${same.length - 1} more` : run.label),
+    texts.join() === valueText(same[0].x) ? null : plain(`${title}, asked → used: ${texts.join("; ")}`),
+    known.length ? `${bitsText(meanAndSpread(known).mean)} bits a quantized weight` : null,
+    spread ? `mean ± ${plainText(spread)} of ${same.length} runs` : null,
+  ]
+    .filter(Boolean)
+    .join("<br>");
 }
 
 function fullPrecisionNote(runs, outcome) {
@@ -197,7 +206,7 @@ function fullPrecisionNote(runs, outcome) {
   return values.length ? `Full precision: ${values.join(", ")}.` : null;
 }
 
-function sweepNumbers(lines, axis, outcome) {
+function sweepNumbers(lines, title, outcome) {
   const rows = lines.flatMap((line) =>
     line.points.map((point) => [
       valueText(point.x),
@@ -209,13 +218,13 @@ function sweepNumbers(lines, axis, outcome) {
     "details",
     {},
     h("summary", {}, "numbers"),
-    table([axis, "others", { text: outcome, class: "number" }], rows, `${outcome} against ${axis}`),
+    table([title, "others", { text: outcome, class: "number" }], rows, `${outcome} against ${title}`),
   );
 }
 
-function shortKey(key) {
-  const parts = key.split(".");
-  return parts[parts.length - 1] === "name" ? parts[0] : parts[parts.length - 1];
+/* A key as short as tells an experiment's keys apart. */
+function axisName(experiment, key) {
+  return DATA.experiments[experiment].names[key];
 }
 
 function valueText(value) {

@@ -16,7 +16,7 @@ function runColumns(runs) {
   if (!experiment) columns.push(text("experiment", (run) => run.experiment));
   for (const key of axes)
     columns.push({
-      head: shortKey(key),
+      head: axisName(experiment, key),
       title: key,
       get: (run) => axisText(run, key),
       sort: (run) => axisValue(run, key),
@@ -88,7 +88,7 @@ function runButton(run) {
 }
 
 function statusBadge(run) {
-  const signs = { complete: "✓", running: "…", failed: "✗", damaged: "!" };
+  const signs = { complete: "✓", running: "…", stopped: "■", failed: "✗", damaged: "!" };
   return h("span", { class: `badge ${run.status}` }, `${signs[run.status] || ""} ${run.status}`);
 }
 
