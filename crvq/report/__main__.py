@@ -14,6 +14,7 @@ from rich.console import Console
 from crvq.errors import CrvqError
 from crvq.report.dashboard import watch_dashboard, write_dashboard
 from crvq.report.dashboard.runs import Run
+from crvq.report.records import run_folders
 
 _DEFAULT_NAME = "report.html"
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.watch is None:
             say(write_dashboard(asked.results, out, asked.experiment))
         else:
-            note = f"watching {asked.results}; Ctrl-C ends it"
+            note = _watch_note(asked.results, asked.experiment)
             console.print(note, markup=False, highlight=False, soft_wrap=True)
             watch_dashboard(asked.results, out, asked.experiment, asked.watch, say)
     except KeyboardInterrupt:
@@ -49,6 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return 1
     return 0
+
+
+def _watch_note(results: Path, experiment: str | None) -> str:
+    """What is being waited for: silence would look as if the page were there."""
+    end = "Ctrl-C ends it"
+    if any(run_folders(results, experiment)):
+        return f"watching {results}; {end}"
+    kind = "run" if experiment is None else f"run of the experiment {experiment!r}"
+    seen = "holds no" if results.is_dir() else "does not exist, so there is no"
+    return f"{results} {seen} {kind} yet: waiting for the first; {end}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +88,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of seconds; the folder of results comes first: "
+            f"`python -m crvq.report {text} --watch`"
+        ) from None
     if not 0.1 <= value <= 3600:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.1 and 3600 seconds")
     return value

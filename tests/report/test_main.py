@@ -49,3 +49,47 @@ def test_a_wrong_interval(results, capsys):
     with pytest.raises(SystemExit):
         main([str(results), "--watch", "0"])
     assert "between" in capsys.readouterr().err
+
+
+def test_an_interval_that_is_a_folder_is_told_where_folders_go(capsys):
+    with pytest.raises(SystemExit):
+        main(["--watch", "results"])
+    assert "python -m crvq.report results --watch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["folder", "file/page.html"])
+def test_a_page_that_cannot_be_written_is_one_line(place, results, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert main([str(results), "--out", str(tmp_path / place)]) == 1
+    told = capsys.readouterr().err
+    assert str(tmp_path / place) in told
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", ["a", "a/1"])
+@pytest.mark.parametrize("how", [[], ["--watch", "0.1"]])
+def test_the_folder_of_one_experiment_or_run_says_what_to_ask_for(place, how, results, capsys):
+    assert main([str(results / place), *how]) == 1
+    assert f"python -m crvq.report {results} --experiment a`" in capsys.readouterr().err
+
+
+def test_a_relative_folder_is_answered_as_it_was_typed(results, monkeypatch, capsys):
+    monkeypatch.chdir(results.parent)
+    assert main(["results/a"]) == 1
+    assert "`python -m crvq.report results --experiment a`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("there", "seen"), [(True, "holds no run"), (False, "does not exist")])
+def test_watch_says_that_it_waits(there, seen, tmp_path, monkeypatch, capsys):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crvq.report.dashboard.watch.time.sleep", interrupt)
+    folder = tmp_path / "results"
+    if there:
+        folder.mkdir()
+    assert main([str(folder), "--watch"]) == 0
+    told = capsys.readouterr().err
+    assert seen in told
+    assert "waiting for the first" in told

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from crvq.errors import CrvqError
 from crvq.files.atomic import write_text
 from crvq.report.dashboard.payload import dashboard_payload
 from crvq.report.dashboard.runs import Run, load_runs, no_runs
@@ -41,6 +42,10 @@ _STYLES = ("theme", "parts", "style")
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
+class PageError(CrvqError):
+    """The page cannot be written where it was asked for."""
+
+
 def write_dashboard(
     results_dir: Path,
     out: Path,
@@ -60,11 +65,23 @@ def write_dashboard(
 
     Raises:
         NoRunsError: there are none.
+        PageError: ``out`` is a folder, or cannot be written.
     """
     runs = load_runs(results_dir, experiment)
     if not runs:
         raise no_runs(results_dir, experiment)
-    write_text(out, render(dashboard_payload(runs, results_dir), reload_seconds))
+    text = render(dashboard_payload(runs, results_dir), reload_seconds)
+    if out.is_dir():
+        raise PageError(
+            f"{out} is a folder; name the file to write, such as {out / 'report.html'}."
+        )
+    try:
+        write_text(out, text)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PageError(
+            f"{out} cannot be written: {reason}. Name another file with --out."
+        ) from error
     return runs
 
 

@@ -73,6 +73,9 @@ def load_runs(results_dir: Path, experiment: str | None = None) -> list[Run]:
 
 def no_runs(results_dir: Path, experiment: str | None = None) -> NoRunsError:
     """The error for an empty results folder: what was looked for, and how to get a run."""
+    below = wrong_folder(results_dir)
+    if below is not None:
+        return below
     found = sorted({folder.parent.name for folder in run_folders(results_dir)})
     if experiment is not None and found:
         return NoRunsError(
@@ -88,6 +91,27 @@ def no_runs(results_dir: Path, experiment: str | None = None) -> NoRunsError:
         f"{seen}. `python run.py` makes a first run and leaves its record in results/; name "
         "another folder as `python -m crvq.report FOLDER`; --watch waits for the first record."
     )
+
+
+def wrong_folder(results_dir: Path) -> NoRunsError | None:
+    """The error for the folder of one experiment or run, which says what to ask for instead."""
+    folder = results_dir.absolute()  # of "." the parents are asked for
+    if (folder / RECORD_FILE).exists():
+        kind, experiment = "run", folder.parent
+    elif any(folder.glob(f"*/{RECORD_FILE}")):
+        kind, experiment = "experiment", folder
+    else:
+        return None
+    results = experiment.parent if results_dir.is_absolute() else _as_typed(experiment.parent)
+    return NoRunsError(
+        f"{results_dir} is the folder of one {kind}, not of all results; for its experiment alone: "
+        f"`python -m crvq.report {results} --experiment {experiment.name}`."
+    )
+
+
+def _as_typed(folder: Path) -> Path:
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _run(folder: Path) -> Run:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crvq.report.dashboard.page import write_dashboard
-from crvq.report.dashboard.runs import WATCHED_FILES, NoRunsError, Run
+from crvq.report.dashboard.runs import WATCHED_FILES, NoRunsError, Run, wrong_folder
 from crvq.report.records import run_folders
 
 _MINUTE = 60.0
@@ -36,7 +36,14 @@ def watch_dashboard(
             most every 5 seconds.
         on_write: told after each time the page was written.
         rounds: looks to take; without end by default.
+
+    Raises:
+        NoRunsError: the folder is that of one experiment or run, and would be waited for in vain.
+        PageError: the page cannot be written.
     """
+    wrong = wrong_folder(results_dir)
+    if wrong is not None and not any(run_folders(results_dir)):
+        raise wrong
     before: _Stamp | None = None
     runs: list[Run] = []
     written = 0.0
