@@ -20,6 +20,8 @@ Style = Literal[
 
 UNKNOWN = "-"
 _KIB = 1024
+_RUIN = 1e6
+"""Perplexities from here on say nothing but their order of magnitude."""
 
 
 def format_cell(style: Style, value: object, std: float | None = None) -> str:
@@ -46,7 +48,7 @@ def format_cell(style: Style, value: object, std: float | None = None) -> str:
 
 
 def perplexity(value: float) -> str:
-    """Two decimals, none from 1000 on; infinity and NaN by name."""
+    """Two decimals, none from 1000 on, ``1.8e14`` from a million on; infinity and NaN by name."""
     return _perplexity(value, value)
 
 
@@ -89,4 +91,7 @@ def _number(style: Style, value: float, like: float) -> str:
 def _perplexity(value: float, like: float) -> str:
     if not math.isfinite(value):
         return str(value)
+    if like >= _RUIN:
+        digits, power = f"{value:.1e}".split("e")
+        return f"{digits}e{int(power)}"
     return f"{value:.2f}" if like < 1000 else f"{value:,.0f}"

@@ -12,6 +12,10 @@ import pandas as pd
 QUANTIZED = "perplexity: "
 """Prefix of columns with the quantized model's perplexity; the protocol's label follows."""
 FULL_PRECISION = "full precision: "
+WHOLE_SAMPLE = 256
+"""Windows that papers draw from texts too long to read (C4); fewer are a part of their protocol."""
+_FIRST = re.compile(r"\bfirst \d+ windows\b")
+_COUNT_DRAWN = re.compile(r"\b(\d+) drawn windows\b")
 _DRAWN = re.compile(r"\b(\d+) windows drawn with seed ")
 _RESULT = re.compile(r"perplexity\.(?P<dataset>.+)\.tokens")
 
@@ -82,6 +86,20 @@ def protocol_labels(runs: pd.DataFrame) -> list[str]:
         for column in columns
         if column.startswith(QUANTIZED) and not column.endswith(" std")
     ]
+
+
+def is_partial(label: str) -> bool:
+    """Whether a protocol, by its label, reads less of the text than papers do."""
+    drawn = _COUNT_DRAWN.search(label)
+    return bool(_FIRST.search(label)) or (drawn is not None and int(drawn[1]) < WHOLE_SAMPLE)
+
+
+def protocols_by_settings(settings: pd.DataFrame) -> dict[str, int]:
+    """Labels of the protocols with how many settings have a perplexity there, most first."""
+    counts = {
+        label: int(settings[QUANTIZED + label].notna().sum()) for label in protocol_labels(settings)
+    }
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def _results(row: Mapping[Any, Any]) -> dict[Protocol, tuple[float, float]]:

@@ -10,6 +10,9 @@ from crvq.report.number_format import format_cell
     [
         ("perplexity", 9.999, "10.00"),
         ("perplexity", 12345.6, "12,346"),
+        ("perplexity", 999999.0, "999,999"),
+        ("perplexity", 177601286928311.0, "1.8e14"),
+        ("perplexity", 1e6, "1.0e6"),
         ("perplexity", math.inf, "inf"),
         ("bits", 1.0625, "1.062"),
         ("accuracy", 0.12345, "12.3"),
@@ -39,6 +42,7 @@ def test_missing_values_are_a_dash(style, value):
 def test_a_spread_has_the_digits_of_its_mean():
     assert format_cell("perplexity", 50.123, 1.5) == "50.12 ± 1.50"
     assert format_cell("perplexity", 1103.2, 25.31) == "1,103 ± 25"
+    assert format_cell("perplexity", 4.2e6, 31e3) == "4.2e6 ± 3.1e4"
     assert format_cell("percent", 0.1, 0.02) == "+10.0 % ± 2.0 %"
 
 

@@ -1,12 +1,15 @@
 import math
 
 import pandas as pd
+import pytest
 
 from crvq.report.perplexity_columns import (
     FULL_PRECISION,
     QUANTIZED,
     add_perplexities,
+    is_partial,
     protocol_labels,
+    protocols_by_settings,
 )
 from crvq.tracking.json_values import flatten
 
@@ -74,3 +77,23 @@ def test_drawn_windows_are_counted_in_the_label():
     assert protocol_labels(add_perplexities(frame_of(drawn(1.0, 8)))) == ["c4, 64, 8 drawn windows"]
     both = add_perplexities(frame_of(drawn(1.0, 8), drawn(2.0, 256)))
     assert protocol_labels(both) == ["c4, 64, 8 drawn windows", "c4, 64, 256 drawn windows"]
+
+
+@pytest.mark.parametrize(
+    ("label", "partial"),
+    [
+        ("wikitext2, 2048", False),
+        ("wikitext2, 2048, first 8 windows", True),
+        ("c4, 2048, 8 drawn windows", True),
+        ("c4, 2048, 256 drawn windows", False),
+    ],
+)
+def test_what_reads_less_than_papers_do(label, partial):
+    assert is_partial(label) is partial
+
+
+def test_protocols_of_most_settings_come_first(runs_of, make_run):
+    runs = runs_of(make_run({"wiki": 5.0}), make_run({"wiki": 5.0, "c4": 6.0}, reorder="none"))
+    assert protocols_by_settings(runs) == {"wiki, 64": 2, "c4, 64": 1}
+    runs = runs_of(make_run({"wiki": 5.0}), *(make_run({"c4": 6.0}, beam=n) for n in (2, 3)))
+    assert list(protocols_by_settings(runs)) == ["c4, 64", "wiki, 64"]

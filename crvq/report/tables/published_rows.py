@@ -9,7 +9,12 @@ import pandas as pd
 from crvq.report.finished_runs import CONFIG, quantized_runs
 from crvq.report.layout_names import name_settings
 from crvq.report.paper_table import Column, PaperTable
-from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED, protocol_labels
+from crvq.report.perplexity_columns import (
+    FULL_PRECISION,
+    QUANTIZED,
+    is_partial,
+    protocol_labels,
+)
 from crvq.report.published import canonical_model, published_perplexities
 from crvq.report.settings import over_seeds
 
@@ -33,7 +38,8 @@ def comparison_table(runs: pd.DataFrame, published: pd.DataFrame) -> PaperTable:
     """Our rows and the published ones of the same model, text and context; by bits.
 
     A model of ours that nobody published on gets no rows, and the notes say so: perplexities of
-    different models, texts or contexts cannot be compared.
+    different models, texts or contexts cannot be compared. Nor can those of a part of the text,
+    which papers read in full: such rows of ours are left out, and the notes name them.
 
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
@@ -48,10 +54,17 @@ def comparison_table(runs: pd.DataFrame, published: pd.DataFrame) -> PaperTable:
         same_model = theirs[theirs["key"] == canonical_model(str(model))]
         same_text = same_model[same_model["dataset"] == dataset]
         same = same_text[(same_text["context"] == int(str(context))).fillna(False)]
-        if len(same):
-            frames += [rows.assign(key=canonical_model(str(model))), same]
-        else:
+        whole = rows[~rows["partial"]]
+        if len(same) and len(whole):
+            frames += [whole.assign(key=canonical_model(str(model))), same]
+        elif len(same) == 0:
             notes.append(_why_not(str(model), str(dataset), int(str(context)), same_model, theirs))
+        if len(same) and rows["partial"].any():
+            notes += [
+                f"{model} on {dataset} at {protocol}: left out, since published numbers are of the "
+                "whole text."
+                for protocol in dict.fromkeys(rows.loc[rows["partial"], "context_stated"])
+            ]
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     if not frame.empty:
         by = ["key", "dataset", "context", "bits"]
@@ -118,6 +131,7 @@ def _our_rows(settings: pd.DataFrame) -> pd.DataFrame:
                     "dataset": dataset,
                     "context": int(context),
                     "context_stated": ", ".join(label.split(", ")[1:]),
+                    "partial": is_partial(label),
                     "value": value,
                     "relative": value / full,
                     "source": "this repository",
@@ -125,7 +139,7 @@ def _our_rows(settings: pd.DataFrame) -> pd.DataFrame:
                     "run_ids": row["run_ids"],
                 }
             )
-    columns = ["model", "dataset", "context"]
+    columns = ["model", "dataset", "context", "partial"]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 

@@ -44,6 +44,34 @@ def test_so_are_other_texts_and_contexts(runs_of, make_run, published):
     assert "other texts or contexts (wikitext2 at 64)" in table.notes[0]
 
 
+def partial(make_run, **read):
+    repo = {"model": {"name": "llama", "repo": "meta-llama/Llama-2-7b-hf"}}
+    run = make_run({"wikitext2": 30.0}, config=repo)
+    run["perplexity"]["wikitext2"] |= read
+    return run
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        {"windows": 8, "windows_available": 100},
+        {"protocol": "64 windows drawn with seed 0; they may overlap"},
+    ],
+    ids=str,
+)
+def test_a_part_of_the_text_is_not_the_same_text(runs_of, make_run, published, read):
+    table = comparison_table(runs_of(partial(make_run, **read)), published)
+    assert table.frame.empty
+    (note,) = table.notes
+    assert "llama" in note.lower()
+    assert "left out, since published numbers are of the whole text" in note
+
+
+def test_as_many_drawn_windows_as_papers_draw_are_the_same(runs_of, make_run, published):
+    drawn = partial(make_run, protocol="256 windows drawn with seed 0; they may overlap")
+    assert 30.0 in set(comparison_table(runs_of(drawn), published).frame["value"])
+
+
 def test_peers_near_one_bit(published):
     table = peers_table(published, model="llama-2-7b")
     assert table.frame["value"].tolist() == [15.0, 6.0]
