@@ -65,7 +65,7 @@ def finished_runs(records: pd.DataFrame) -> pd.DataFrame:
     order = dict.fromkeys(zip(runs["run_id"], runs["device"], strict=True))
     # Of a run in two experiments one may have been evaluated and the other not: last() fills gaps.
     runs = runs.sort_values("updated", kind="stable").groupby(keys, sort=False).last()
-    runs = runs.loc[list(order)].reset_index()
+    runs = runs.loc[list(order)].copy().reset_index()  # last() left a block a column
     runs["experiment"] = [names[one] for one in zip(runs["run_id"], runs["device"], strict=True)]
     runs["device"] = runs["device"].replace({"": None})
     runs = add_accuracies(add_perplexities(_on_device(_with_defaults(runs))))
@@ -123,9 +123,10 @@ def _latest(runs: pd.DataFrame) -> pd.DataFrame:
     """One run for each setting and seeds: the last updated of those that were evaluated."""
     scores = [name for name in runs if str(name).startswith((QUANTIZED, ACCURACY))]
     evaluated = runs[scores].notna().any(axis=1)
-    order = runs.assign(_evaluated=evaluated).sort_values(["_evaluated", "updated"], kind="stable")
+    ages = pd.DataFrame({"evaluated": evaluated, "updated": runs["updated"]})
+    order = ages.sort_values(["evaluated", "updated"], kind="stable").index
     keys = ["setting", *(name for name in SEEDS if name in runs)]
-    kept = order.drop_duplicates(keys, keep="last").index
+    kept = runs.loc[order, keys].drop_duplicates(keep="last").index
     return runs.loc[sorted(kept)].reset_index(drop=True).copy()
 
 

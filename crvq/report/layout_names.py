@@ -12,6 +12,7 @@ from crvq.report.run_labels import show
 from crvq.report.settings import setting_labels
 
 _PARAMS = f"{CONFIG}method_params."
+_RATIO = "critical_ratio"
 _Params = dict[str, Any]
 
 
@@ -38,8 +39,13 @@ def name_settings(settings: pd.DataFrame) -> list[str]:
     return names.tolist()
 
 
-def layout_name(row: dict[Any, Any]) -> str:
-    """The method and its layout; the method alone where its notation is not known."""
+def layout_name(row: dict[Any, Any], *, ratio: bool = True) -> str:
+    """The method and its layout; the method alone where its notation is not known.
+
+    Args:
+        row: of a frame with ``config.*`` columns.
+        ratio: whether λ is named; without it all of a sweep of λ above zero share a name.
+    """
     method = str(row["method"])
     known = _LAYOUTS.get(method)
     if known is None:
@@ -48,7 +54,10 @@ def layout_name(row: dict[Any, Any]) -> str:
     values = {key: _chosen(row, key) for key in keys}
     if any(value is None or value != value for key, value in values.items() if key != "group_size"):
         return method
-    shown = write({key: _plain(value) for key, value in values.items()})
+    plain = {key: _plain(value) for key, value in values.items()}
+    if not ratio and plain.get(_RATIO, "0") != "0":
+        plain[_RATIO] = ""
+    shown = write(plain)
     return f"{method_name(method)} {shown}"
 
 
@@ -59,9 +68,10 @@ def method_name(method: str) -> str:
 
 def _crvq(p: _Params) -> str:
     base = f"1x{p['codebook_bits']} g{p['group_size']}"
-    if p["extended_codebooks"] == "0" or p["critical_ratio"] == "0":
+    if p["extended_codebooks"] == "0" or p[_RATIO] == "0":
         return base
-    return f"{base} + {p['extended_codebooks']}x{p['extended_bits']}, λ={p['critical_ratio']}"
+    extended = f"{base} + {p['extended_codebooks']}x{p['extended_bits']}"
+    return f"{extended}, λ={p[_RATIO]}" if p[_RATIO] else extended
 
 
 def _grid(p: _Params) -> str:
@@ -75,7 +85,7 @@ def _percent(part: str) -> str:
 _SPELLED = {"billm": "BiLLM", "pb_llm": "PB-LLM"}
 _LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[_Params], str]]] = {
     "crvq": (
-        ("codebook_bits", "group_size", "extended_codebooks", "extended_bits", "critical_ratio"),
+        ("codebook_bits", "group_size", "extended_codebooks", "extended_bits", _RATIO),
         _crvq,
     ),
     "aqlm": (
@@ -102,7 +112,7 @@ def _chosen(row: dict[Any, Any], key: str) -> object:
     """What a budget chose, where there is one; λ as asked: tables show what it comes to."""
     used = row.get(f"effective.{key}")
     asked = row.get(_PARAMS + key)
-    return asked if key == "critical_ratio" or used is None or used != used else used
+    return asked if key == _RATIO or used is None or used != used else used
 
 
 def _layout_columns(method: str) -> tuple[str, ...]:

@@ -15,6 +15,16 @@ from crvq.tracking.record_schema import RECORD_FILE, RecordError, read_record
 
 _log = logging.getLogger(__name__)
 _TEXTS = {"notes": str, "critical_in_features": str}
+_NUMBERS = (
+    "block",
+    "out_features",
+    "in_features",
+    "critical_channels",
+    "relative_loss",
+    "bits",
+)
+_COLUMNS = ("name", "kind", *_NUMBERS)
+"""What tables and figures of layers rely on."""
 
 
 def load_records(results_dir: str | Path, experiment: str | None = None) -> pd.DataFrame:
@@ -31,18 +41,26 @@ def load_records(results_dir: str | Path, experiment: str | None = None) -> pd.D
 
 
 def load_layers(results_dir: str | Path, experiment: str | None = None) -> pd.DataFrame:
-    """All rows of all ``layers.csv``, with the columns ``experiment`` and ``run_id`` before them.
+    """All rows of all ``layers.csv``, after the columns ``experiment``, ``run_id`` and ``folder``.
 
-    Raises:
-        RecordError: a table cannot be read.
+    A run is told by its ``folder``, as in :func:`load_records`: the same command on a CPU and on a
+    GPU has one id and two results. A table that cannot be read is left out and a warning logged,
+    so that one damaged file does not cost all the others.
     """
     tables = []
     for folder in run_folders(Path(results_dir), experiment):
-        table = layer_table(folder)
-        if (folder / LAYERS_FILE).exists():
-            table.insert(0, "experiment", folder.parent.name)
-            table.insert(1, "run_id", folder.name)
-            tables.append(table)
+        try:
+            table = layer_table(folder)
+        except RecordError as error:
+            _log.warning("%s", error)
+            continue
+        if not table.empty:
+            where = {
+                "experiment": folder.parent.name,
+                "run_id": folder.name,
+                "folder": str(folder),
+            }
+            tables.append(pd.concat([pd.DataFrame(where, index=table.index), table], axis=1))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -56,7 +74,13 @@ def layer_table(folder: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame()
     try:
-        return pd.read_csv(path, dtype=_TEXTS).fillna(dict.fromkeys(_TEXTS, ""))
+        table = pd.read_csv(path, dtype=_TEXTS).fillna(dict.fromkeys(_TEXTS, ""))
+        missing = [name for name in _COLUMNS if name not in table]
+        if missing:
+            raise ValueError(f"there is no column {missing[0]}")
+        for name in _NUMBERS:
+            table[name] = pd.to_numeric(table[name])
+        return table
     except (ValueError, OSError) as error:
         raise RecordError(f"{path} is damaged: {error}. Remove the run's folder.") from error
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from crvq.report.finetune_stages import FINETUNE, finetune_stage
-from crvq.report.finished_runs import CONFIG, SEEDS, settings_of
+from crvq.report.finished_runs import CONFIG, DEVICE, SEEDS, settings_of
 from crvq.report.paper_table import STD
 from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED
 from crvq.report.run_labels import Record, run_labels
@@ -59,7 +59,8 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     extra = pd.DataFrame(
         {"runs": groups.size(), "run_ids": groups["run_id"].agg(" ".join)}, index=means.index
     )
-    return pd.concat([first, means, spreads, extra], axis=1).reset_index().copy()
+    parts = pd.concat([first, means, spreads, extra], axis=1)
+    return parts.copy().reset_index()  # first() left a block a column
 
 
 def setting_labels(settings: pd.DataFrame, but: Sequence[str] = ()) -> list[str]:
@@ -85,8 +86,21 @@ def with_relative_loss(runs: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame
     """
     if runs.empty or layers.empty:
         return runs
-    means = layers.groupby("run_id")["relative_loss"].mean()
-    return runs.assign(relative_loss=runs["run_id"].map(means))
+    means = layers.groupby("folder")["relative_loss"].mean()
+    return runs.assign(relative_loss=runs["folder"].map(means))
+
+
+def of_one_device(settings: pd.DataFrame, column: str) -> float:
+    """The mean of a column over the settings of one kind of device: the one that has it most often.
+
+    For what does not depend on the setting, such as full precision's perplexity: a CPU and a GPU
+    come to slightly different numbers, and their mean is neither's.
+    """
+    known = settings[settings[column].notna()]
+    if known.empty:
+        return float("nan")
+    device = known[DEVICE].value_counts(sort=False).idxmax()
+    return float(known.loc[known[DEVICE] == device, column].mean())
 
 
 def model_notes(settings: pd.DataFrame) -> list[str]:

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from crvq.report.layout_names import name_settings
+from crvq.report.layout_names import layout_name, name_settings
 from crvq.report.settings import over_seeds
 
 
@@ -55,3 +55,10 @@ def test_nothing_differs_but_what_is_not_told(runs_of, make_run):
 def test_a_budget_chose_the_layout(runs_of, make_run):
     runs = runs_of(make_run(record={"effective": {"group_size": 16, "critical_ratio": 0.014}}))
     assert name_settings(over_seeds(runs)) == ["CRVQ 1x8 g16 + 3x8, λ=0.02"]
+
+
+def test_the_critical_ratio_can_be_left_out(runs_of, make_run):
+    ratios = (0.0, 0.01, 0.02)
+    rows = runs_of(*(make_run(critical_ratio=ratio) for ratio in ratios)).to_dict("records")
+    names = [layout_name(row, ratio=False) for row in rows]
+    assert names == ["CRVQ 1x8 g8", "CRVQ 1x8 g8 + 3x8", "CRVQ 1x8 g8 + 3x8"]

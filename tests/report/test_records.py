@@ -1,7 +1,7 @@
 import pytest
 
 from crvq.files.atomic import write_json
-from crvq.report.records import load_layers, load_records
+from crvq.report.records import layer_table, load_layers, load_records
 from crvq.tracking.events import LayerRow
 from crvq.tracking.json_values import to_json
 from crvq.tracking.layers_csv import write_layers
@@ -69,7 +69,22 @@ def test_layers_of_all_runs(results):
     assert (table["notes"] == "").all()
 
 
-def test_damaged_layers_are_an_error(results):
-    (results / "two" / "c" / "layers.csv").write_text("")
-    with pytest.raises(RecordError, match=r"layers\.csv"):
-        load_layers(results)
+def test_layers_are_told_by_the_folder_that_records_have(results):
+    folders = set(load_records(results)["folder"]) - {str(results / "one" / "z")}
+    assert set(load_layers(results)["folder"]) == folders
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b"half a li"], ids=repr)
+def test_a_damaged_table_costs_no_other(results, caplog, damage):
+    path = results / "two" / "c" / "layers.csv"
+    path.write_bytes(damage)
+    assert load_layers(results)["run_id"].tolist() == ["a", "a", "b", "b"]
+    (warning,) = caplog.records
+    assert str(path) in warning.getMessage()
+
+
+def test_words_in_place_of_numbers_are_damage(results):
+    path = results / "two" / "c" / "layers.csv"
+    path.write_text(path.read_text().replace("\n0,", "\nmany,"))
+    with pytest.raises(RecordError, match="many"):
+        layer_table(path.parent)

@@ -57,15 +57,15 @@ def loss_map_figure(layers: pd.DataFrame, title: str) -> go.Figure:
 
 
 def loss_by_block_figure(layers: pd.DataFrame, labels: dict[str, str]) -> go.Figure:
-    """Mean relative loss of each block's linears, a line a run.
+    """Mean relative loss of each block's linears, a line a run, logarithmic upwards.
 
     Args:
         layers: rows of several runs.
-        labels: names by run id; runs without one are left out.
+        labels: names by the run's folder; runs without one are left out.
     """
     if layers.empty or not labels:
         return empty_figure(_NOTHING)
-    means = layers.groupby(["run_id", "block"])["relative_loss"].mean()
+    means = layers.groupby(["folder", "block"])["relative_loss"].mean()
     figure = go.Figure()
     for number, (run, label) in enumerate(labels.items()):
         if run not in means.index:
@@ -80,7 +80,7 @@ def loss_by_block_figure(layers: pd.DataFrame, labels: dict[str, str]) -> go.Fig
             marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 6},
         )
     figure.update_xaxes(title="block")
-    figure.update_yaxes(title="relative loss, mean of linears", rangemode="tozero")
+    figure.update_yaxes(title="relative loss, mean of linears", type="log")
     return plain_layout(figure, "Where quantization loses", height=460)
 
 

@@ -20,14 +20,15 @@ from crvq.report.tables.published_rows import comparison_table, peers_table
 from crvq.report.tables.zero_shot import zero_shot_table
 
 
-def load_runs(results_dir: str | Path) -> pd.DataFrame:
+def load_runs(results_dir: str | Path, layers: pd.DataFrame | None = None) -> pd.DataFrame:
     """The finished runs of a results folder, with the mean relative loss of their linears.
 
-    Raises:
-        RecordError: a ``layers.csv`` cannot be read.
+    Args:
+        results_dir: the folder of the experiments.
+        layers: of :func:`crvq.report.records.load_layers`, where they were read already.
     """
     runs = finished_runs(load_records(results_dir))
-    return with_relative_loss(runs, load_layers(results_dir))
+    return with_relative_loss(runs, load_layers(results_dir) if layers is None else layers)
 
 
 def all_tables(

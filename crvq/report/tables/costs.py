@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from crvq.report.finished_runs import quantized_runs
+from crvq.report.finished_runs import DEVICE, quantized_runs
 from crvq.report.layout_names import name_settings
 from crvq.report.paper_table import Column, PaperTable
 from crvq.report.settings import over_seeds
@@ -21,12 +21,16 @@ from crvq.report.tables.outcome_columns import (
     notes,
 )
 
+TIMES_NOTE = (
+    "Times of other devices or numbers of threads cannot be compared, nor those of a machine that "
+    "other work shared: read them by order of magnitude."
+)
 _STAGES = "seconds."
 _PARTS = ("codes", "codebooks", "scales", "permutation", "other")
 
 
 def time_table(runs: pd.DataFrame) -> PaperTable:
-    """Seconds by stage, peak memory and the machine, by model and solver time.
+    """Seconds by stage, peak memory and the machine, by model, device and solver time.
 
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
@@ -35,7 +39,7 @@ def time_table(runs: pd.DataFrame) -> PaperTable:
     stages = [str(name) for name in settings if str(name).startswith(_STAGES)]
     stages = [name for name in stages if not name.endswith(" std")]
     if "seconds.quantize" in settings:
-        settings = settings.sort_values(["model", "seconds.quantize"], ignore_index=True)
+        settings = settings.sort_values(["model", DEVICE, "seconds.quantize"], ignore_index=True)
     columns = (
         *model_columns(settings),
         Column("label", "run"),
@@ -43,7 +47,7 @@ def time_table(runs: pd.DataFrame) -> PaperTable:
         SECONDS,
         MEMORY,
         GPU_MEMORY,
-        Column("device", "device"),
+        Column(DEVICE, "device"),
         Column("cpu", "cpu", only_csv=True),
         Column("threads", "threads", "integer"),
         EXPERIMENT,
@@ -54,7 +58,7 @@ def time_table(runs: pd.DataFrame) -> PaperTable:
         title="Quantization time",
         frame=settings,
         columns=columns,
-        notes=notes(settings)[1:],
+        notes=(TIMES_NOTE, *notes(settings)[1:]) if len(settings) else (),
         section="model",
         made_by="python run.py +experiments=quantization_time",
     )

@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
+from crvq.report.finetune_stages import NONE, finetune_stage
 from crvq.report.finished_runs import quantized_runs
 from crvq.report.layout_names import layout_name, name_settings
 from crvq.report.paper_table import Column, PaperTable
-from crvq.report.perplexity_columns import QUANTIZED, protocol_labels
+from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED, protocols_by_settings
 from crvq.report.settings import over_seeds
+
+LAYER_NOTES = (
+    "Relative loss: tr(ΔW H ΔWᵀ) / tr(W H Wᵀ), over blocks; of fine-tuned runs as it was before "
+    "fine-tuning.",
+)
 
 
 def best_runs(runs: pd.DataFrame, most: int = 6) -> dict[str, str]:
-    """The run with the lowest perplexity of each model, method and layout; names by run id.
+    """The best run of each of the best layouts, with its name, by the run's folder; by bits.
+
+    The best loses least perplexity against full precision, on the protocol that most settings
+    were measured on. λ is no part of a layout here: a sweep of λ would fill the list. Names say
+    the stages of fine-tuning.
 
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
-        most: layouts at most, those with the fewest bits first.
+        most: layouts at most.
     """
     settings = over_seeds(quantized_runs(runs))
-    labels = protocol_labels(settings)
-    if settings.empty or not labels:
+    counts = protocols_by_settings(settings)
+    label = next((name for name, count in counts.items() if count), None)
+    if label is None:
         return {}
-    layouts = [layout_name(row) for row in settings.to_dict("records")]
-    settings = settings.assign(layout=layouts).sort_values(QUANTIZED + labels[0])
-    best = settings.drop_duplicates(["model", "layout"]).sort_values("bits").head(most)
-    first = best["run_ids"].str.split().str[0]
-    return dict(zip(first, name_settings(best), strict=True))
+    rows = settings.to_dict("records")
+    best = (
+        settings.assign(
+            layout=[layout_name(row, ratio=False) for row in rows],
+            damage=settings[QUANTIZED + label] / settings[FULL_PRECISION + label],
+        )
+        .dropna(subset=["damage"])
+        .sort_values("damage", kind="stable")
+        .drop_duplicates(["model", "layout"])
+        .head(most)
+        .sort_values("bits", kind="stable")
+    )
+    several = best["model"].nunique() > 1
+    names = [
+        (f"{row['model']}: " if several else "") + name + _tuned(row)
+        for row, name in zip(best.to_dict("records"), name_settings(best), strict=True)
+    ]
+    return dict(zip(best["folder"], names, strict=True))
 
 
 def loss_by_kind(layers: pd.DataFrame) -> pd.DataFrame:
@@ -39,10 +65,9 @@ def loss_by_kind(layers: pd.DataFrame) -> pd.DataFrame:
     """
     if layers.empty:
         return pd.DataFrame()
-    layers = layers.drop_duplicates(["run_id", "name"])  # one run may lie in two experiments
     weights = layers["out_features"] * layers["in_features"]
     table = layers.assign(weights=weights, total_bits=layers["bits"] * weights)
-    grouped = table.groupby(["run_id", "kind"], sort=False).agg(
+    grouped = table.groupby(["folder", "run_id", "kind"], sort=False).agg(
         relative_loss=("relative_loss", "mean"),
         worst=("relative_loss", "max"),
         weights=("weights", "sum"),
@@ -59,14 +84,14 @@ def layers_table(layers: pd.DataFrame, labels: dict[str, str]) -> PaperTable:
 
     Args:
         layers: of :func:`crvq.report.records.load_layers`.
-        labels: names by run id (:func:`best_runs`); other runs are left out.
+        labels: names by the run's folder (:func:`best_runs`); other runs are left out.
     """
     table = loss_by_kind(layers)
     if not table.empty:
-        table = table[table["run_id"].isin(labels)]
+        table = table[table["folder"].isin(labels)]
         order = list(labels)
-        table = table.sort_values("run_id", key=lambda ids: ids.map(order.index), kind="stable")
-        table = table.assign(label=table["run_id"].map(labels)).reset_index(drop=True)
+        table = table.sort_values("folder", key=lambda names: names.map(order.index), kind="stable")
+        table = table.assign(label=table["folder"].map(labels)).reset_index(drop=True)
     columns = (
         Column("label", "run"),
         Column("kind", "linear"),
@@ -79,10 +104,15 @@ def layers_table(layers: pd.DataFrame, labels: dict[str, str]) -> PaperTable:
     )
     return PaperTable(
         name="layers",
-        title="Linears by kind: the best run of each layout",
+        title="Linears by kind: the best run of each of the best layouts",
         frame=table,
         columns=columns,
-        notes=("Relative loss: tr(ΔW H ΔWᵀ) / tr(W H Wᵀ), over blocks.",) if len(table) else (),
+        notes=LAYER_NOTES if len(table) else (),
         section="label",
         made_by="python run.py",
     )
+
+
+def _tuned(row: dict[Any, Any]) -> str:
+    stage = finetune_stage(row)
+    return "" if stage == NONE else f" · fine-tuned: {stage}"

@@ -11,7 +11,7 @@ from crvq.report.finished_runs import quantized_runs
 from crvq.report.layout_names import name_settings
 from crvq.report.paper_table import Column, PaperTable
 from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED, protocol_labels
-from crvq.report.settings import over_seeds
+from crvq.report.settings import of_one_device, over_seeds
 from crvq.report.tables.outcome_columns import (
     BITS,
     BITS_ALL,
@@ -71,15 +71,15 @@ def main_table(runs: pd.DataFrame, experiments: Sequence[str] = EXPERIMENTS) -> 
 
 
 def full_precision_rows(settings: pd.DataFrame) -> pd.DataFrame:
-    """A row a model with what its runs measured before quantization."""
+    """A row a model with what its runs measured before quantization, on one kind of device."""
     rows = []
     for model, group in settings.groupby("model", sort=False):
         row = {"model": model, "label": "full precision", "method": "full_precision"}
-        row["bits"] = row["bits_all"] = group["full_precision_bits"].mean()
+        row["bits"] = row["bits_all"] = of_one_device(group, "full_precision_bits")
         for label in protocol_labels(settings):
-            row[QUANTIZED + label] = group[FULL_PRECISION + label].mean()
+            row[QUANTIZED + label] = of_one_device(group, FULL_PRECISION + label)
         for name in average_labels(settings):
-            row[AVERAGE + name] = group[FULL_AVERAGE + name].mean()
+            row[AVERAGE + name] = of_one_device(group, FULL_AVERAGE + name)
         rows.append(row)
     return pd.DataFrame(rows)
 

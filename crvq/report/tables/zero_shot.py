@@ -9,7 +9,7 @@ import pandas as pd
 from crvq.report.finished_runs import quantized_runs
 from crvq.report.layout_names import name_settings
 from crvq.report.paper_table import Column, PaperTable
-from crvq.report.settings import over_seeds
+from crvq.report.settings import of_one_device, over_seeds
 from crvq.report.tables.outcome_columns import BITS, EXPERIMENT, RUN_IDS, model_columns, notes
 from crvq.report.zero_shot_columns import (
     ACCURACY,
@@ -89,9 +89,9 @@ def _baseline_rows(settings: pd.DataFrame, tasks: list[str], averages: list[str]
     rows = []
     for model, group in settings.groupby("model", sort=False):
         chance = {ACCURACY + task: group[CHANCE + task].mean() for task in tasks}
-        full = {ACCURACY + task: group[FULL_ACCURACY + task].mean() for task in tasks}
-        full |= {AVERAGE + name: group[FULL_AVERAGE + name].mean() for name in averages}
-        bits = group["full_precision_bits"].mean()
+        full = {ACCURACY + task: of_one_device(group, FULL_ACCURACY + task) for task in tasks}
+        full |= {AVERAGE + name: of_one_device(group, FULL_AVERAGE + name) for name in averages}
+        bits = of_one_device(group, "full_precision_bits")
         rows.append({"model": model, "label": "picking at random", **chance})
         rows.append({"model": model, "label": "full precision", "bits": bits, **full})
     return pd.DataFrame(rows)

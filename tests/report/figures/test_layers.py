@@ -9,7 +9,8 @@ from crvq.report.figures import critical_figure, loss_by_block_figure, loss_map_
 def layers():
     rows = [
         {
-            "run_id": run,
+            "run_id": "same command",
+            "folder": run,
             "block": block,
             "name": f"{block}.{kind}",
             "kind": kind,
@@ -27,7 +28,7 @@ def layers():
 
 
 def test_the_map_has_every_linear_in_the_order_of_a_block(layers):
-    figure = loss_map_figure(layers[layers["run_id"] == "a"], "run a")
+    figure = loss_map_figure(layers[layers["folder"] == "a"], "run a")
     (heat,) = figure.data
     assert list(heat.y) == ["q&lt;", "down"]
     assert list(heat.x) == [0, 1]
@@ -37,7 +38,7 @@ def test_the_map_has_every_linear_in_the_order_of_a_block(layers):
 
 def test_a_loss_of_zero_leaves_a_gap(layers):
     layers.loc[0, "relative_loss"] = 0.0
-    (heat,) = loss_map_figure(layers[layers["run_id"] == "a"], "run a").data
+    (heat,) = loss_map_figure(layers[layers["folder"] == "a"], "run a").data
     assert np.isnan(np.array(heat.z, dtype=float)).sum() == 1
 
 
@@ -47,8 +48,12 @@ def test_a_line_a_run(layers):
     assert np.allclose(figure.data[1].y, [0.12, 0.24])
 
 
+def test_ruins_do_not_flatten_the_other_lines(layers):
+    assert loss_by_block_figure(layers, {"a": "A"}).layout.yaxis.type == "log"
+
+
 def test_what_part_of_the_channels_is_critical(layers):
-    (bars,) = critical_figure(layers[layers["run_id"] == "a"], "A").data
+    (bars,) = critical_figure(layers[layers["folder"] == "a"], "A").data
     assert np.allclose(bars.y, [25.0, 12.5])
     assert list(bars.text) == ["2 of 8", "2 of 16"]
 
@@ -60,7 +65,7 @@ def test_nothing_to_show_says_so(layers):
         loss_by_block_figure(empty, {"a": "A"}),
         loss_by_block_figure(layers, {}),
         critical_figure(empty, ""),
-        critical_figure(layers[layers["run_id"] == "b"], ""),
+        critical_figure(layers[layers["folder"] == "b"], ""),
     ]
     for figure in figures:
         assert figure.layout.annotations[0].text

@@ -1,6 +1,7 @@
 import pytest
 
 from crvq.report.tables import size_table, time_table
+from crvq.report.tables.costs import TIMES_NOTE
 
 
 def test_time_by_stage_fastest_solver_first(runs_of, make_run):
@@ -14,6 +15,16 @@ def test_time_by_stage_fastest_solver_first(runs_of, make_run):
     assert [column.head for column in table.shown][:4] == ["run", "load", "quantize", "time"] or [
         column.head for column in table.shown
     ][:4] == ["run", "quantize", "load", "time"]
+
+
+def test_devices_are_told_apart_before_times(runs_of, make_run):
+    def timed(device, seconds, **params):
+        return make_run(record={"device": device, "seconds": {"quantize": seconds}}, **params)
+
+    runs = runs_of(timed("cpu", 90.0), timed("cuda:0", 30.0), timed("cpu", 20.0, group_size=4))
+    table = time_table(runs)
+    assert table.frame["seconds.quantize"].tolist() == [20.0, 90.0, 30.0]
+    assert TIMES_NOTE in table.notes
 
 
 def test_experiments_on_time_are_preferred(runs_of, make_run):

@@ -7,7 +7,8 @@ from crvq.report.tables.layers import loss_by_kind
 
 def layer(run, block, kind, loss, bits=1.0, out=4, in_=8, critical=2):
     return {
-        "run_id": run,
+        "run_id": "same command",
+        "folder": run,
         "block": block,
         "name": f"{block}.{kind}",
         "kind": kind,
@@ -25,23 +26,51 @@ def test_by_kind_over_blocks():
             layer("a", 0, "q", 0.25, bits=1.0, out=4),
             layer("a", 1, "q", 0.75, bits=2.0, out=12),
             layer("a", 0, "up", 0.5),
-            layer("a", 0, "up", 0.5),  # the same run in another experiment
+            layer("b", 0, "q", 100.0),  # the same command on another device
         ]
     )
-    table = loss_by_kind(layers).set_index("kind")
+    table = loss_by_kind(layers)
+    table = table[table["folder"] == "a"].set_index("kind")
     assert table.loc["q", "relative_loss"] == 0.5
     assert table.loc["q", "worst"] == 0.75
     assert table.loc["q", "bits"] == pytest.approx((1.0 * 4 + 2.0 * 12) / 16)
     assert table.loc["up", "bits"] == 1.0
 
 
-def test_the_best_run_of_each_layout(runs_of, make_run):
+def test_the_best_run_of_each_layout_by_bits(runs_of, make_run):
     worse, best = make_run(60.0, reorder="none"), make_run(50.0)
     other = make_run(20.0, bits=2.0, group_size=4)
-    names = best_runs(runs_of(worse, other, best))
+    names = best_runs(runs_of(other, worse, best))
     assert list(names) == [best["run_id"], other["run_id"]]
     assert names[other["run_id"]] == "CRVQ 1x8 g4 + 3x8, λ=0.02"
-    assert list(best_runs(runs_of(worse, other, best), most=1)) == [best["run_id"]]
+
+
+def test_the_best_layouts_and_not_the_smallest(runs_of, make_run):
+    ruin, best = make_run(9e9, bits=1.0), make_run(20.0, bits=2.0, group_size=4)
+    assert list(best_runs(runs_of(ruin, best), most=1)) == [best["run_id"]]
+
+
+def test_a_sweep_of_the_critical_ratio_is_one_layout(runs_of, make_run):
+    small, large = make_run(60.0, critical_ratio=0.01), make_run(50.0, critical_ratio=0.16)
+    none = make_run(70.0, bits=1.0, critical_ratio=0.0)
+    assert list(best_runs(runs_of(small, large, none))) == [none["run_id"], large["run_id"]]
+
+
+def test_models_are_compared_by_what_they_lose(runs_of, make_run):
+    ours = make_run(50.0, model="small")
+    full = {"wiki": {"full_precision": 1.0, "quantized": 20.0, "tokens": 640, "context": 64}}
+    other = make_run(model="large", record={})
+    other["perplexity"] = full
+    assert best_runs(runs_of(ours, other), most=1) == {
+        ours["run_id"]: "CRVQ 1x8 g8 + 3x8, λ=0.02",
+    }
+    assert "small: CRVQ 1x8 g8 + 3x8, λ=0.02" in best_runs(runs_of(ours, other)).values()
+
+
+def test_names_say_how_runs_were_tuned(runs_of, make_run):
+    tuned = make_run(50.0, config={"finetune": {"block": {"epochs": 2}}})
+    (name,) = best_runs(runs_of(tuned)).values()
+    assert name == "CRVQ 1x8 g8 + 3x8, λ=0.02 · fine-tuned: block"
 
 
 def test_rows_in_the_order_of_the_runs():

@@ -29,6 +29,15 @@ def test_each_model_has_its_own_full_precision(runs_of, make_run):
     assert table.shown[0].head == "model"
 
 
+def test_full_precision_is_of_one_device(runs_of, make_run):
+    records = [
+        make_run(record={"device": device}, group_size=size)
+        for device, size in (("cpu", 8), ("cpu", 4), ("cuda", 8))
+    ]
+    records[2]["perplexity"]["wiki"]["full_precision"] = 11.5
+    assert main_table(runs_of(*records)).frame[COLUMN][0] == 10.0
+
+
 def test_experiments_that_compare_methods_are_preferred(runs_of, make_run):
     ablation = make_run(1.0, record={"experiment": "x-importance"}, reorder="none")
     methods = make_run(2.0, record={"experiment": "x-methods"})
