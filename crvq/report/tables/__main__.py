@@ -11,9 +11,10 @@ from rich.console import Console
 
 from crvq.errors import CrvqError
 from crvq.report.published import PUBLISHED_FILE, read_published
-from crvq.report.records import load_layers
+from crvq.report.records import load_layers, run_folders
 from crvq.report.table_files import write_tables
 from crvq.report.tables.all_tables import all_tables, load_runs
+from crvq.tracking.record_schema import RECORD_FILE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,21 +31,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     results: Path = asked.results
     out: Path = asked.out or results / "tables"
-    if not results.is_dir():
-        say(f"{results} is no folder; give the one that runs leave their records in (results)")
+    wrong = _why_not(results)
+    if wrong:
+        say(wrong)
         return 1
     published_file = results / PUBLISHED_FILE
     try:
         published = read_published(published_file) if published_file.exists() else None
-        tables = all_tables(load_runs(results), load_layers(results), published)
+        layers = load_layers(results)
+        tables = all_tables(load_runs(results, layers), layers, published)
+        write_tables(tables, out)
     except CrvqError as error:
         say(str(error))
         return 1
-    write_tables(tables, out)
+    except OSError as error:
+        say(f"The tables cannot be written to {out}: {error.strerror or error}")
+        return 1
     for table in tables:
         rows = f"{len(table.frame)} rows" if len(table.frame) else table.missing()
         say(f"{out / table.name}: {rows}")
     return 0
+
+
+def _why_not(results: Path) -> str | None:
+    """What is wrong with a folder that tables cannot be made from."""
+    if not results.is_dir():
+        return f"{results} is no folder; give the one that runs leave their records in (results)"
+    if next(run_folders(results), None) is not None:
+        return None
+    # Those who give a folder too deep mean the one that holds all experiments.
+    for depth, what in enumerate(("run's", "experiment's")):
+        if next(results.glob("*/" * depth + RECORD_FILE), None) is not None:
+            folder = results.resolve().parents[1 - depth]
+            return f"{results} is one {what} folder; give the one of all experiments: {folder}"
+    return f"There are no run records below {results}; nothing was written."
 
 
 def _parser() -> argparse.ArgumentParser:

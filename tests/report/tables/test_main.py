@@ -44,19 +44,48 @@ def test_published_numbers_are_used_where_there_are_any(tmp_path, make_run):
     assert "AQLM README" in (tmp_path / "tables" / "published_peers.md").read_text()
 
 
-def test_an_empty_folder_is_no_error(tmp_path):
-    assert main([str(tmp_path)]) == 0
+def test_an_empty_folder_says_so_and_writes_nothing(tmp_path, capsys):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "main.md").write_text("of old")
+    assert main([str(tmp_path)]) == 1
+    assert "no run records" in capsys.readouterr().err
+    assert (tmp_path / "tables" / "main.md").read_text() == "of old"
 
 
-@pytest.mark.parametrize("damage", ["published", "layers", "nowhere"])
-def test_errors_are_told_in_a_line(tmp_path, make_run, capsys, damage):
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_folder_too_deep_hints_at_the_right_one(tmp_path, make_run, capsys, depth):
     record = make_run()
     save(tmp_path, record)
+    given = tmp_path.joinpath("exp", record["run_id"]) if depth == 2 else tmp_path / "exp"
+    assert main([str(given)]) == 1
+    assert capsys.readouterr().err.strip().endswith(f"all experiments: {tmp_path}")
+    assert not (given / "tables").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/tables", "taken"])
+def test_a_place_that_cannot_be_written_is_told_in_a_line(tmp_path, make_run, capsys, out):
+    save(tmp_path / "results", make_run())
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "main.md").mkdir(parents=True)
+    assert main([str(tmp_path / "results"), "--out", str(tmp_path / out)]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"cannot be written to {tmp_path / out}" in line
+
+
+def test_a_damaged_table_of_layers_costs_no_table(tmp_path, make_run):
+    record = make_run()
+    save(tmp_path, record)
+    (tmp_path / "exp" / record["run_id"] / "layers.csv").write_bytes(b"\xff\xfe\x00")
+    assert main([str(tmp_path)]) == 0
+    assert (tmp_path / "tables" / "main.md").exists()
+
+
+@pytest.mark.parametrize("damage", ["published", "nowhere"])
+def test_errors_are_told_in_a_line(tmp_path, make_run, capsys, damage):
+    save(tmp_path, make_run())
     folder = tmp_path
     if damage == "published":
         (tmp_path / "published.csv").write_text("a\n1\n")
-    elif damage == "layers":
-        (tmp_path / "exp" / record["run_id"] / "layers.csv").write_bytes(b"\xff\xfe\x00")
     else:
         folder = tmp_path / "nowhere"
     assert main([str(folder)]) == 1
