@@ -40,5 +40,12 @@ def test_it_runs_the_jobs_of_the_experiment_of_its_name(file, planned):
     assert {job.experiment for job in jobs} == {wanted[0].experiment}
 
 
-def test_there_is_one():
-    assert FILES
+def test_the_papers_ablations_are_there():
+    names = {file.stem for file in FILES}
+    assert names >= {
+        "critical_ratio",
+        "extended_codebooks",
+        "finetune_stages",
+        "importance",
+        "methods",
+    }
