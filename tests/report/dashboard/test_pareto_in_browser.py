@@ -112,3 +112,13 @@ def test_published_perplexities_of_other_models_are_not_drawn_unasked(traces):
     assert "published: M, w" not in data
     data, _ = traces({}, absolute + "&published=M%7Cw", PUBLISHED)
     assert data["published: M, w"]["y"] == [10]
+
+
+def test_bars_are_in_view_to_their_upper_ends(browser, save_run, tmp_path):
+    for seed, score in enumerate((40.0, 100.0)):
+        save_run(f"a/{seed}", **run(1, score, seed=seed))
+    write_dashboard(tmp_path / "results", tmp_path / "page.html")
+    with opened(browser, tmp_path / "page.html") as page:
+        until(page, "document.querySelectorAll('#pareto .main-svg').length > 0")
+        _, top = page.evaluate("document.querySelector('#pareto .chart').layout.yaxis.range")
+    assert 10**top > 70 + 42.4

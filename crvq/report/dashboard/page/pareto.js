@@ -124,7 +124,7 @@ function drawPareto(node, points, outcome, bits, by, published) {
     node,
     traces.filter(Boolean),
     {
-      height: 460,
+      height: 460 + (node.clientWidth < 450 ? 19 * traces.filter(Boolean).length : 0), // the legend's lines
       xaxis: { title: { text: BITS.find(([key]) => key === bits)[1] }, ...reach.x },
       yaxis: {
         title: { text: upright(outcome) },
@@ -148,7 +148,9 @@ function inView(points, log) {
 
 function reachOf(points, published, log) {
   const xs = points.map((point) => point.x);
-  const ys = inView(points, log);
+  const inside = inView(points, log);
+  const tops = points.filter((point) => inside.includes(point.y)).map((point) => point.y + point.spread);
+  const ys = [...inside, ...tops]; // a bar's lower end may be below zero, where a log axis has nothing
   const near = published.map((point) => point.y).filter((y) => y < 3 * Math.max(...ys));
   const [low, high] = [Math.min(...ys, ...near), Math.max(...ys, ...near)];
   const y = log

@@ -132,7 +132,7 @@ function limits(runs, tasks) {
       runs
         .map((run) => run.zero_shot[task])
         .filter((one) => one && one.available > one.samples)
-        .map((one) => `${task}: ${one.samples} of ${plainText(one.available)} questions`),
+        .map((one) => `${task}: ${plainText(one.samples)} of ${plainText(one.available)} questions`),
     ),
   );
   return parts.length ? `${parts.join("; ")}.` : "";
