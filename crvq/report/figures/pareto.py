@@ -11,9 +11,15 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from crvq.report.figures.style import FAINT, PALETTE, SYMBOLS, empty_figure, plain_layout
+from crvq.report.finetune_stages import NONE, finetune_stage
 from crvq.report.finished_runs import quantized_runs
 from crvq.report.layout_names import method_name, name_settings
-from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED, protocol_labels
+from crvq.report.perplexity_columns import (
+    FULL_PRECISION,
+    QUANTIZED,
+    protocol_labels,
+    protocols_by_settings,
+)
 from crvq.report.published import published_perplexities
 from crvq.report.settings import over_seeds
 
@@ -21,6 +27,10 @@ _HIGHEST_RATIO = 1000.0
 """Results beyond this many times full precision only squeeze the rest together: published ones are
 left out, ours lie above the part that is shown first."""
 
+FEWEST_SETTINGS = 5
+"""Protocols with fewer settings make no figure of their own."""
+_LAST = 2000
+"""Rank in the legend of what has no point in the part that is shown first; others have 1000."""
 _TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
 
 
@@ -31,13 +41,15 @@ def pareto_points(runs: pd.DataFrame) -> pd.DataFrame:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
 
     Returns:
-        ``model``, ``method``, ``label``, ``protocol``, ``bits``, ``perplexity``, ``spread`` (over
-        seeds, NaN for one), ``full_precision``, ``relative`` (perplexity over full precision's),
-        ``run_ids``, and ``best``: no setting of the same model and protocol has as few bits and
-        as low a perplexity. Perplexities that are not finite are left out.
+        ``model``, ``method``, ``label``, ``stage`` (of fine-tuning), ``tuned``, ``protocol``,
+        ``bits``, ``perplexity``, ``spread`` (over seeds, NaN for one), ``full_precision``,
+        ``relative`` (perplexity over full precision's), ``run_ids``, and ``best``: no setting of
+        the same model and protocol, fine-tuned or not as this one, has as few bits and as low a
+        perplexity. Perplexities that are not finite are left out.
     """
     settings = over_seeds(quantized_runs(runs))
     names = name_settings(settings)
+    stages = [finetune_stage(row) for row in settings.to_dict("records")]
     frames = []
     for label in protocol_labels(settings):
         values = settings[QUANTIZED + label]
@@ -47,6 +59,8 @@ def pareto_points(runs: pd.DataFrame) -> pd.DataFrame:
                     "model": settings["model"],
                     "method": settings["method"],
                     "label": names,
+                    "stage": stages,
+                    "tuned": [stage != NONE for stage in stages],
                     "protocol": label,
                     "bits": settings["bits"],
                     "perplexity": values,
@@ -64,7 +78,7 @@ def pareto_points(runs: pd.DataFrame) -> pd.DataFrame:
     points = points.sort_values("bits", ignore_index=True)
     best = [
         frontier(group["bits"], group["perplexity"])
-        for _, group in points.groupby(["model", "protocol"])
+        for _, group in points.groupby(["model", "protocol", "tuned"])
     ]
     return points.assign(best=pd.concat(best) if best else [])
 
@@ -79,14 +93,31 @@ def frontier(bits: pd.Series, perplexity: pd.Series) -> pd.Series:
     return pd.Series(flags, dtype=bool)
 
 
+def pareto_protocols(runs: pd.DataFrame, least: int = FEWEST_SETTINGS) -> list[str]:
+    """Protocols that enough settings were measured on for a figure, those of most first.
+
+    The first one is there however few settings it has: what there is, is shown.
+
+    Args:
+        runs: of :func:`crvq.report.finished_runs.finished_runs`.
+        least: settings that are enough.
+    """
+    counts = protocols_by_settings(over_seeds(quantized_runs(runs)))
+    return [label for n, (label, count) in enumerate(counts.items()) if count >= least or n == 0]
+
+
 def pareto_figure(
     runs: pd.DataFrame,
     published: pd.DataFrame | None = None,
     *,
+    protocol: str | None = None,
     relative: bool = True,
     highest_bits: float = 4.5,
 ) -> go.Figure:
-    """Bits a weight against perplexity (both all in, logarithmic upwards), a line for the frontier.
+    """Bits a weight against perplexity (both all in, logarithmic upwards), on one protocol.
+
+    Fine-tuned settings have open symbols and a frontier of their own: what training brings is not
+    the quantizer's.
 
     Published results are of other models. They are faint, in a separate legend group, and only
     shown as multiples of their own full precision (``relative``): 9 is a wreck for a 7B model and
@@ -95,31 +126,30 @@ def pareto_figure(
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
         published: of :func:`crvq.report.published.read_published`; None leaves them out.
+        protocol: its label, as :func:`pareto_protocols` gives it; that of most settings by default.
         relative: perplexity as a multiple of full precision's instead of perplexity itself.
         highest_bits: no point beyond.
     """
     points = pareto_points(runs)
     if points.empty:
         return empty_figure("No finished run with a perplexity yet.")
-    points = points[points["bits"] <= highest_bits]
+    protocol = protocol or pareto_protocols(runs)[0]
+    points = points[(points["bits"] <= highest_bits) & (points["protocol"] == protocol)]
+    if points.empty:
+        return empty_figure(f"No finished run with a perplexity on {protocol}.")
     value = "relative" if relative else "perplexity"
     figure = go.Figure()
+    shown = list(points.loc[points["relative"] <= _HIGHEST_RATIO, value])
     if relative and published is not None:
-        _add_published(figure, published, highest_bits)
+        shown += _add_published(figure, published, highest_bits)
     for number, (method, group) in enumerate(points.groupby("method", sort=True)):
         color = PALETTE[number % len(PALETTE)]
         symbol = SYMBOLS[number % len(SYMBOLS)]
-        _add_method(figure, group, method_name(str(method)), value, color, symbol)
-    series = points[points["best"]].groupby(["model", "protocol"])
-    for (model, protocol), group in series:
-        figure.add_scatter(
-            x=group["bits"],
-            y=group[value],
-            mode="lines",
-            line={"color": "#444444", "width": 1.5, "shape": "hv", "dash": "dot"},
-            name="frontier" if len(series) == 1 else html.escape(f"frontier, {model}, {protocol}"),
-            hoverinfo="skip",
-        )
+        for tuned, part in group.groupby("tuned"):
+            name = method_name(str(method)) + (", fine-tuned" if tuned else "")
+            look = f"{symbol}-open" if tuned else symbol
+            _add_method(figure, part, name, value, color, look)
+    _add_frontiers(figure, points, value)
     figure.update_xaxes(title="bits a weight (ours: everything counted)")
     figure.update_yaxes(
         type="log",
@@ -127,19 +157,43 @@ def pareto_figure(
         tickvals=_TICKS,
         ticktext=[f"{tick:,}" for tick in _TICKS],
     )
-    _leave_ruins_above(figure, points, value)
-    return plain_layout(
-        figure, f"Bits against perplexity: {', '.join(points['model'].unique())}", 560
-    )
+    _leave_ruins_above(figure, points, shown)
+    models = ", ".join(points["model"].unique())
+    return plain_layout(figure, f"Bits against perplexity: {models}; {protocol}", 560)
 
 
-def _leave_ruins_above(figure: go.Figure, points: pd.DataFrame, value: str) -> None:
-    """Let the upwards axis end where results are ruins, if some are; a double click shows them."""
+def _add_frontiers(figure: go.Figure, points: pd.DataFrame, value: str) -> None:
+    """A line for what no setting beats, of each model: without fine-tuning, and with it."""
+    several = points["model"].nunique() > 1
+    for (model, tuned), group in points[points["best"]].groupby(["model", "tuned"]):
+        name = "frontier" + (f", {model}" if several else "") + (", fine-tuned" if tuned else "")
+        figure.add_scatter(
+            x=group["bits"],
+            y=group[value],
+            mode="lines",
+            line={
+                "color": "#444444",
+                "width": 1.5,
+                "shape": "hv",
+                "dash": "dash" if tuned else "dot",
+            },
+            name=html.escape(name),
+            hoverinfo="skip",
+        )
+
+
+def _leave_ruins_above(figure: go.Figure, points: pd.DataFrame, shown: list[float]) -> None:
+    """Let the upwards axis end where results are ruins, if some are; a double click shows them.
+
+    Args:
+        figure: to change.
+        points: ours.
+        shown: the heights of all points, published ones too, that must be in view.
+    """
     ruins = points["relative"] > _HIGHEST_RATIO
     if not ruins.any() or ruins.all():
         return
-    low, high = points.loc[~ruins, value].min(), points.loc[~ruins, value].max()
-    figure.update_yaxes(range=[np.log10(0.7 * low), np.log10(2 * high)])
+    figure.update_yaxes(range=[np.log10(0.7 * min(shown)), np.log10(1.5 * max(shown))])
     figure.add_annotation(
         text=f"{int(ruins.sum())} above, at more than {_HIGHEST_RATIO:,.0f} times full precision: "
         "double click to see all",
@@ -158,6 +212,7 @@ def _add_method(
     figure: go.Figure, group: pd.DataFrame, name: str, value: str, color: str, symbol: str
 ) -> None:
     scale = group[value] / group["perplexity"]
+    in_view = (group["relative"] <= _HIGHEST_RATIO).any()
     figure.add_scatter(
         x=group["bits"],
         y=group[value],
@@ -167,15 +222,18 @@ def _add_method(
             "color": color,
             "symbol": symbol,
             "size": 10,
-            "line": {"width": 1, "color": "white"},
+            # The border is all that there is of an open symbol.
+            "line": {"width": 2} if symbol.endswith("-open") else {"width": 1, "color": "white"},
         },
         name=html.escape(name),
+        legendrank=None if in_view else _LAST,
         text=[_our_hover(row) for row in group.to_dict("records")],
         hovertemplate="%{text}<extra></extra>",
     )
 
 
-def _add_published(figure: go.Figure, published: pd.DataFrame, highest_bits: float) -> None:
+def _add_published(figure: go.Figure, published: pd.DataFrame, highest_bits: float) -> list[float]:
+    """Adds the faint points and returns their heights."""
     rows = published_perplexities(published)
     rows = rows[(rows["bits"] <= highest_bits) & (rows["relative"] <= _HIGHEST_RATIO)]
     figure.add_scatter(
@@ -187,12 +245,14 @@ def _add_published(figure: go.Figure, published: pd.DataFrame, highest_bits: flo
         text=[_published_hover(row) for row in rows.to_dict("records")],
         hovertemplate="%{text}<extra></extra>",
     )
+    return list(rows["relative"])
 
 
 def _our_hover(row: dict[Any, Any]) -> str:
     lines = [
         f"<b>{html.escape(str(row['label']))}</b>",
         html.escape(f"{row['model']}: {row['protocol']}"),
+        html.escape(f"fine-tuning: {row['stage']}"),
         f"{row['bits']:.3f} bits, perplexity {row['perplexity']:.5g}",
         f"full precision {row['full_precision']:.5g}",
         html.escape(str(row["run_ids"])),

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crvq.report.figures.pareto import frontier, pareto_figure, pareto_points
+from crvq.report.figures.pareto import (
+    frontier,
+    pareto_figure,
+    pareto_points,
+    pareto_protocols,
+)
 from crvq.report.published import read_published
 
 POINT = st.tuples(st.integers(1, 5), st.integers(1, 5))
@@ -52,6 +57,62 @@ def test_the_figure_holds_all_points_and_says_them(runs_of, make_run):
     assert "perplexity 50" in points.text[0]
     assert line.mode == "lines"
     assert list(pareto_figure(runs_of(make_run(50.0)), relative=False).data[0].y) == [50.0]
+
+
+def names(figure):
+    return [trace.name for trace in figure.data]
+
+
+def test_one_protocol_a_figure(runs_of, make_run):
+    both = make_run({"wiki": 50.0, "c4": 70.0})
+    runs = runs_of(both, make_run({"c4": 80.0}, bits=1.0, reorder="none"))
+    assert list(pareto_figure(runs, relative=False).data[0].y) == [80.0, 70.0]
+    one = pareto_figure(runs, relative=False, protocol="wiki, 64")
+    assert list(one.data[0].y) == [50.0]
+    assert one.layout.title.text.endswith("wiki, 64")
+    assert "on other" in pareto_figure(runs, protocol="other").layout.annotations[0].text
+
+
+def test_protocols_with_enough_settings(runs_of, make_run):
+    runs = runs_of(
+        make_run({"wiki": 50.0, "c4": 70.0, "own": 1.0}),
+        make_run({"c4": 80.0, "own": 2.0}, bits=1.0, reorder="none"),
+    )
+    assert pareto_protocols(runs, least=2) == ["c4, 64", "own, 64"]
+    assert pareto_protocols(runs, least=9) == ["c4, 64"]
+    assert pareto_protocols(runs_of()) == []
+
+
+def test_fine_tuned_settings_stand_apart(runs_of, make_run):
+    tuned = {"finetune": {"end_to_end": {"epochs": 1}}}
+    figure = pareto_figure(runs_of(make_run(50.0), make_run(20.0, config=tuned)))
+    plain, opened, *_ = figure.data
+    assert names(figure) == ["CRVQ", "CRVQ, fine-tuned", "frontier", "frontier, fine-tuned"]
+    assert [plain.marker.symbol, opened.marker.symbol] == ["circle", "circle-open"]
+    assert "fine-tuning: end to end" in opened.text[0]
+    assert "fine-tuning: none" in plain.text[0]
+
+
+def test_methods_out_of_view_are_last_in_the_legend(runs_of, make_run):
+    figure = pareto_figure(runs_of(make_run(50.0), make_run(1e14, method="aqlm", bits=1.0)))
+    ranks = {trace.name: trace.legendrank for trace in figure.data}
+    assert ranks["AQLM"] > 1000
+    assert ranks["CRVQ"] is None
+
+
+def test_published_points_are_in_view(runs_of, make_run, tmp_path):
+    (tmp_path / "published.csv").write_text(
+        "source,source_url_or_repo,model,method,avg_bits,dataset_or_task,metric,value,seqlen,note,"
+        "confidence\n"
+        "A paper,url,M,FP16,16,wiki,ppl,5,2048,,high\n"
+        "A paper,url,M,VQ,4,wiki,ppl,5.5,2048,,low\n"
+        "A paper,url,M,VQ,1,wiki,ppl,4000,2048,,low\n"
+    )
+    runs = runs_of(make_run(50.0), make_run(1e14, group_size=4))
+    figure = pareto_figure(runs, read_published(tmp_path))
+    low, high = (10**end for end in figure.layout.yaxis.range)
+    assert low < 1.1
+    assert high > 800
 
 
 def test_published_points_tell_their_source(runs_of, make_run, tmp_path):
