@@ -27,6 +27,16 @@ def test_chance_full_precision_then_settings(runs_of, make_run):
     assert table.cells()[2][-4:] == ["55.0", "55.0", "55.0", "-"]
 
 
+def test_full_precision_is_of_one_device(runs_of, make_run):
+    records = [scored(make_run, 0.6, group_size=size) for size in (8, 4, 2)]
+    records[2]["device"] = "cuda"
+    for task in records[2]["zero_shot"].values():
+        task["metrics"]["acc"] = {**task["metrics"]["acc"], "full_precision": 0.9}
+    frame = zero_shot_table(runs_of(*records)).frame
+    assert frame["accuracy: piqa"][1] == 0.75
+    assert frame["zero-shot average"][1] == 0.75
+
+
 def test_no_scores(runs_of, make_run):
     for runs in (runs_of(), runs_of(make_run())):
         assert "experiments=zero_shot" in zero_shot_table(runs).missing()
