@@ -54,6 +54,16 @@ class Distilled:
     state: TrainingState
 
 
+def microbatches(indices: Sequence[int], size: int) -> list[tuple[list[int], float]]:
+    """Parts of a step and the factor of each one's mean loss.
+
+    A step takes the mean over its parts, and an epoch's last part may be a smaller one; with the
+    factors that is the mean over windows.
+    """
+    parts = [list(indices[start : start + size]) for start in range(0, len(indices), size)]
+    return [(part, len(part) * len(parts) / len(indices)) for part in parts]
+
+
 def distill(
     free: FreeValues,
     task: Distillation,
@@ -84,13 +94,7 @@ def distill(
 
     def losses(step: int) -> Iterator[Loss]:
         indices = batches_of(step, task.train, config.batch_size, task.seed)
-        parts = [
-            indices[start : start + config.microbatch]
-            for start in range(0, len(indices), config.microbatch)
-        ]
-        for part in parts:
-            # A step takes the mean over its parts, and an epoch's last part may be a smaller one.
-            share = len(part) * len(parts) / len(indices)
+        for part, share in microbatches(indices, config.microbatch):
             yield lambda part=part, share=share: share * task.loss(part)  # type: ignore[misc]
 
     @torch.no_grad()

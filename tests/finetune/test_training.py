@@ -102,14 +102,19 @@ def test_patience_ends_a_training_without_gain(task):
 
 
 def test_parts_of_a_step_are_averaged(task):
-    """Two equal parts are as one."""
-    block, _, training, losses, validate = task(steps=10)
-    training.run(losses, validate)
-    once = state_of(block)
-    block, _, training, losses, validate = task(steps=10)
-    training.run(lambda step: losses(step) * 2, validate)
-    for name, value in state_of(block).items():
-        torch.testing.assert_close(value, once[name], atol=1e-4, rtol=1e-3)
+    """Two equal parts are as one. Adam hardly minds how long gradients are: they are looked at."""
+    seen = []
+    for times in (1, 2):
+        _block, free, training, losses, validate = task(steps=1)
+
+        def taken(free=free):
+            seen.append([leaf.free.grad.clone() for leaf in free.leaves.values()])
+
+        training.optimizer.step = taken
+        training.run(lambda step, losses=losses, times=times: losses(step) * times, validate)
+    for once, twice in zip(*seen, strict=True):
+        assert bool(once.any())
+        torch.testing.assert_close(twice, once)
 
 
 @pytest.mark.parametrize("broken", ["loss", "gradient"])

@@ -97,3 +97,11 @@ def test_damping_that_had_to_grow_is_told_and_what_it_cannot_mend_has_the_linear
 def test_parameters_that_cannot_be_used(params, message):
     with pytest.raises(ValueError, match=message):
         BillmParams(**params)
+
+
+def test_the_hottest_columns_are_salient():
+    heat = torch.ones(32)
+    heat[[3, 17]] = 1000.0
+    linear = random_linear(curvature=Curvature(heat.diag()))
+    result = quantize("billm", linear, block_size=16, most_salient=0.1)
+    assert result.weight.salient.nonzero()[:, 0].tolist() == [3, 17]

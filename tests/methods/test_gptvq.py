@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from crvq.methods.gptvq import GptvqParams, patch_layout
+from crvq.vq.curvature import Curvature
 from tests.methods.linear_examples import random_linear
 from tests.methods.method_checks import check_result, planned_bits, quantize
 
@@ -71,3 +72,20 @@ def test_a_seed_is_not_needed():
 def test_parameters_that_cannot_be_used(params, message):
     with pytest.raises(ValueError, match=message):
         GptvqParams(**params)
+
+
+def test_codebooks_spend_their_entries_on_hot_channels():
+    """Uncorrelated channels, every second one hot: of a vector's two errors the hot one is far less."""
+    heat = torch.ones(32)
+    heat[::2] = 100.0
+    linear = random_linear(64, 32, curvature=Curvature(heat.diag()))
+    weight = quantize("gptvq", linear, **QUICK, vector_size=2, update_steps=0).weight
+    error = (weight.dequantize() - linear.weight).square().mean(0)
+    assert float(error[::2].mean()) < 0.1 * float(error[1::2].mean())
+
+
+def test_scales_of_blocks_help_where_blocks_differ_in_size():
+    linear = random_linear(48, 32)
+    linear.weight.view(48, 4, 8).mul_(torch.logspace(-1, 0.5, 4)[None, torch.randperm(4), None])
+    with_scales = quantize("gptvq", linear, **QUICK, scale_block=8).relative_loss
+    assert with_scales < 0.9 * quantize("gptvq", linear, **QUICK).relative_loss
