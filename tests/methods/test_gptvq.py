@@ -75,7 +75,7 @@ def test_parameters_that_cannot_be_used(params, message):
 
 
 def test_codebooks_spend_their_entries_on_hot_channels():
-    """Uncorrelated channels, every second one hot: of a vector's two errors the hot one is far less."""
+    """Uncorrelated channels, every second one hot: the hot one's error is far less."""
     heat = torch.ones(32)
     heat[::2] = 100.0
     linear = random_linear(64, 32, curvature=Curvature(heat.diag()))
