@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from crvq.config.finetune import BlockConfig, FinetuneConfig
+from crvq.config.finetune import FinetuneConfig
 from crvq.finetune.block_loss import block_loss
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.finetune.free_values import FreeValues, QuantizedSlot, norm_parameters
@@ -93,11 +93,6 @@ def finetune_block(
     if best is None:
         return TunedBlock({}, {}, summary, training.state.points)
     return TunedBlock(free.weights(best), free.others(best), summary, training.state.points)
-
-
-def steps_of(config: BlockConfig, train_windows: int) -> int:
-    """Steps of each block."""
-    return -(-train_windows // config.batch_size) * config.epochs
 
 
 def _energy(batches: BlockBatches) -> float:

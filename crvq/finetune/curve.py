@@ -25,6 +25,8 @@ class CurvePoint:
     """At the last step."""
     seconds: float
     """Since the training began."""
+    validation_perplexity: float | None = None
+    """Of the validation windows' own tokens; None for a block, which predicts none."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from crvq.config.finetune import EndToEndConfig
 from crvq.finetune.block import batches_of
 from crvq.finetune.curve import TrainingSummary
 from crvq.finetune.free_values import FreeValues
-from crvq.finetune.kl_divergence import sliced_kl
+from crvq.finetune.kl_divergence import Divergence, sliced_kl
+from crvq.finetune.next_token_loss import NextTokenLoss
 from crvq.finetune.recompute import recomputed
 from crvq.finetune.teacher import Student, Teacher
 from crvq.finetune.training import Loss, Training, TrainingState
@@ -40,9 +41,17 @@ class Distillation:
 
     def loss(self, indices: list[int]) -> Tensor:
         """Mean KL(teacher || student) over the positions of some windows, with a graph."""
+        return self._divergence(indices, self.teacher.divergence(indices, self.student.head))
+
+    def validation_loss(self, index: int, seen: NextTokenLoss) -> float:
+        """The same of one window, which ``seen`` takes note of."""
+        divergence = self.teacher.divergence([index], self.student.head)
+        window = self.windows[index].to(self.device)
+        return float(self._divergence([index], seen.watched(divergence, window)))
+
+    def _divergence(self, indices: list[int], divergence: Divergence) -> Tensor:
         with forward_precision(self.device, self.activation_dtype):
             states = self.student.body(self.windows[indices].to(self.device)).flatten(0, 1)
-            divergence = self.teacher.divergence(indices, self.student.head)
             return sliced_kl(states, self.student.head, divergence)
 
 
@@ -97,10 +106,14 @@ def distill(
         for part, share in microbatches(indices, config.microbatch):
             yield lambda part=part, share=share: share * task.loss(part)  # type: ignore[misc]
 
+    seen = NextTokenLoss()
+
     @torch.no_grad()
     def validate() -> float:
+        nonlocal seen
+        seen = NextTokenLoss()
         held = range(task.train, len(task.windows))
-        return sum(float(task.loss([index])) for index in held) / len(held)
+        return sum(task.validation_loss(index, seen) for index in held) / len(held)
 
     def settle(state: TrainingState) -> None:
         if state.step % config.save_every == 0 or state.step == steps or state.stopped != "done":
@@ -108,5 +121,5 @@ def distill(
         on_step(state)
 
     with recomputed(task.blocks) if config.gradient_checkpointing else nullcontext():
-        summary = training.run(losses, validate, settle)
+        summary = training.run(losses, validate, settle, lambda: seen.perplexity())
     return Distilled(summary, training.state)

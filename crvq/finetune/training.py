@@ -67,6 +67,7 @@ class Training:
         self._free, self._config, self._steps = free, config, steps
         self._start = free.values()
         self._every, self._an_epoch = validate_every, an_epoch
+        self._perplexity: Callable[[], float | None] = lambda: None
         self._stage, self._block = stage, block
         rates = {"codebooks": 1.0, "scales": config.scale_rate, "norms": config.norm_rate}
         self._rates = [rate for kind, rate in rates.items() if self._of(kind)]
@@ -81,6 +82,7 @@ class Training:
         losses: Callable[[int], Iterable[Loss]],
         validate: Callable[[], float],
         on_step: Callable[[TrainingState], None] = lambda state: None,
+        perplexity: Callable[[], float | None] = lambda: None,
     ) -> TrainingSummary:
         """Train from the state on; the model ends with the best values.
 
@@ -89,7 +91,9 @@ class Training:
                 step alone, so that a resumed training sees the same.
             validate: the validation loss of the model as it is.
             on_step: told after each step, with everything settled.
+            perplexity: what the last validation saw of it, for the curve alone.
         """
+        self._perplexity = perplexity
         state, begun = self.state, time.perf_counter() - self.state.seconds
         if not state.points:
             state.first_loss = validate()
@@ -173,6 +177,7 @@ class Training:
                 validation_loss=validation_loss,
                 learning_rate=self._rate(state.step - 1) if state.step else 0.0,
                 seconds=state.seconds,
+                validation_perplexity=self._perplexity(),
             )
         )
         state.train_total, state.train_count = 0.0, 0

@@ -173,7 +173,10 @@ class EndToEndStage:
 
     def _told(self, state: TrainingState) -> None:
         point = state.points[-1]
-        self._listener.stage_advanced(_STAGE, f"validation loss {point.validation_loss:.4f}")
+        perplexity = point.validation_perplexity
+        beside = "" if perplexity is None else f", perplexity {perplexity:.1f}"
+        note = f"validation loss {point.validation_loss:.4f}{beside}"
+        self._listener.stage_advanced(_STAGE, note)
 
     def _free_values(self, blocks: Sequence[nn.Module], walked: BlockStore) -> FreeValues:
         linears = []

@@ -105,6 +105,9 @@ def test_a_stored_model_is_the_one_that_was_measured(compose_run, monkeypatch):
     assert "model.norm.weight" in changed
     assert "model.layers.1.input_layernorm.weight" in changed
     assert "model.embed_tokens.weight" not in changed
+    perplexities = {row["stage"]: row["validation_perplexity"] for row in curve(folder)}
+    assert perplexities["block"] == ""  # a block predicts nothing
+    assert float(perplexities["end_to_end"]) > 1
 
 
 VARIANTS = {
