@@ -15,8 +15,10 @@ from crvq.report.number_format import duration, perplexity
 from crvq.report.run_labels import Record, run_labels
 
 _UNKNOWN = "-"
-_DatasetColumn = tuple[str, int, int, int | None]
-"""Dataset, context, tokens, and the number of windows if that was capped."""
+_LONG_HEADS = 2
+"""So many datasets have heads that say all; more would leave no room on a terminal."""
+_DatasetColumn = tuple[str, int, int, str | None]
+"""Dataset, context, tokens, and if it was not the whole text which windows (`8 drawn`)."""
 
 
 def closing_table(records: Sequence[Record]) -> Table:
@@ -32,20 +34,21 @@ def closing_table(records: Sequence[Record]) -> Table:
         records: as :func:`crvq.tracking.record_schema.read_record` gives them.
     """
     datasets = _dataset_columns(records)
+    heads = _dataset_heads(datasets)
     labels = run_labels(records)
     table = Table(
         title=_title(records),
         title_justify="left",
-        caption=_caption(records, labels),
+        caption=_caption(records, labels, dict(zip(datasets, heads, strict=True))),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("run", overflow="fold", min_width=16)
+    table.add_column("run", overflow="fold", min_width=14)
     table.add_column("bits", justify="right", no_wrap=True)
-    table.add_column("bits, all\nweights", justify="right", no_wrap=True)
-    for column in datasets:
-        table.add_column(_dataset_head(column), justify="right", no_wrap=True)
+    table.add_column("of all\nweights", justify="right", no_wrap=True)
+    for head in heads:
+        table.add_column(escape(head), justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for row in _full_precision_rows(records, datasets):
         cells = [_number(row["values"].get(column), perplexity) for column in datasets]
@@ -126,7 +129,9 @@ def _column(record: Record, dataset: str) -> _DatasetColumn:
     asked = ((record.get("config") or {}).get("eval") or {}).get("perplexity") or {}
     cap = (asked.get(dataset) or {}).get("max_windows")
     capped = available > windows if available and windows else cap is not None and cap == windows
-    return dataset, entry["context"], entry["tokens"], windows if capped else None
+    drawn = (asked.get(dataset) or {}).get("windows") == "drawn"
+    which = f"{windows} drawn" if drawn else f"the first {windows}" if capped else None
+    return dataset, entry["context"], entry["tokens"], which
 
 
 def _dataset_columns(records: Sequence[Record]) -> list[_DatasetColumn]:
@@ -134,12 +139,33 @@ def _dataset_columns(records: Sequence[Record]) -> list[_DatasetColumn]:
     return list(dict.fromkeys(columns))
 
 
-def _dataset_head(column: _DatasetColumn) -> str:
-    name, context, tokens, capped = column
-    lines = ["perplexity", escape(name), f"{tokens:,} tokens", f"context {context}"]
-    if capped is not None:
-        lines.insert(2, f"of the first\n{capped} windows:")
-    return "\n".join(lines)
+def _dataset_heads(columns: Sequence[_DatasetColumn]) -> list[str]:
+    """Heads with the whole protocol; of many datasets short ones, and the caption says the rest."""
+    short = [f"{name}\nat {context}" for name, context, _, _ in columns]
+    if len(columns) > _LONG_HEADS and len(set(short)) == len(short):
+        return short
+    heads = []
+    for name, context, tokens, part in columns:
+        which = [] if part is None else [_two_lines(part)]
+        parts = ["perplexity", name, *which, f"{tokens:,} tokens", f"context {context}"]
+        heads.append("\n".join(parts))
+    return heads
+
+
+def _protocol_lines(heads: dict[_DatasetColumn, str]) -> list[str]:
+    """What short heads leave out."""
+    lines = []
+    for (name, context, tokens, part), head in heads.items():
+        if f"{tokens:,} tokens" not in head:
+            which = "" if part is None else f"{part} windows, "
+            lines.append(f"{name} at {context}: perplexity over {which}{tokens:,} tokens.")
+    return lines
+
+
+def _two_lines(part: str) -> str:
+    """``the first 8`` in a head: the words on one line, the number and its noun on the next."""
+    words, _, last = part.rpartition(" ")
+    return f"of {words}\n{last} windows:"
 
 
 def _title(records: Sequence[Record]) -> str:
@@ -150,12 +176,15 @@ def _title(records: Sequence[Record]) -> str:
     return escape(" · ".join(parts))
 
 
-def _caption(records: Sequence[Record], labels: Sequence[str]) -> str:
+def _caption(
+    records: Sequence[Record], labels: Sequence[str], heads: dict[_DatasetColumn, str]
+) -> str:
     lines = [
         f"{label}: {status_line(record)}"
         for record, label in zip(records, labels, strict=True)
         if record.get("status") == "failed"
     ]
+    lines += _protocol_lines(heads)
     lines.append("Bits a weight: codes, codebooks, scales and permutations, all counted.")
     lines += entropy_note(records)
     lines += [str(record["model_note"]) for record in records if record.get("model_note")]

@@ -165,3 +165,15 @@ def test_nothing_is_cut_off(make_record, width):
     assert "…" not in text
     assert text.count("94.25") == 4
     assert text.count("42 s") == 2
+
+
+def test_many_datasets_leave_room_for_all_columns(make_record):
+    """On a terminal of 80 columns; what their heads leave out stands below the table."""
+    entry = {"full_precision": 20.0, "quantized": 30.0, "tokens": 16384, "context": 2048}
+    entry |= {"windows": 8, "windows_available": 90}
+    names = ("wikipedia", "wikitext2", "c4", "of my own")
+    text = render([make_record(perplexity=dict.fromkeys(names, entry))], width=80)
+    assert "time" in text
+    assert "42 s" in text
+    for name in names:
+        assert f"{name} at 2048: perplexity over the first 8 windows, 16,384 tokens." in text
