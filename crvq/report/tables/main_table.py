@@ -27,7 +27,7 @@ from crvq.report.tables.outcome_columns import (
 )
 from crvq.report.zero_shot_columns import AVERAGE, FULL_AVERAGE, average_labels
 
-EXPERIMENTS = ("*main*", "*methods*")
+EXPERIMENTS = ("*main*", "*methods*", "*size*")
 """Names of experiments that compare methods; without any of them the table takes all runs."""
 
 
