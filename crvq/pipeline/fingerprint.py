@@ -21,8 +21,18 @@ def fingerprint(
     windows: Tensor,
     activation_dtype: torch.dtype,
     device_type: str = "cpu",
+    fitted: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What packed blocks depend on; blocks are gone on from only if all of it is equal."""
+    """What packed blocks depend on; blocks are gone on from only if all of it is equal.
+
+    Args:
+        config: the run's.
+        weights: digest of the model's.
+        windows: calibration tokens.
+        activation_dtype: of forward passes.
+        device_type: where blocks are quantized.
+        fitted: parameters that a budget changed: its rule may not be what it was.
+    """
     # device=auto may have come to something else; a CPU's blocks are told as they always were.
     elsewhere = {} if device_type == "cpu" else {"device_type": device_type}
     return {
@@ -33,6 +43,7 @@ def fingerprint(
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         **elsewhere,
+        **({"fitted": fitted} if fitted else {}),
     }
 
 

@@ -33,7 +33,7 @@ from crvq.pipeline.out_of_memory import memory_advice
 from crvq.pipeline.run_folder import run_folder
 from crvq.pipeline.subject import Subject
 from crvq.pipeline.texts import RunTexts, read_texts
-from crvq.pipeline.walk import BlockWalk
+from crvq.pipeline.walk import BlockWalk, linear_shapes
 from crvq.sources.cache import cache_folder
 from crvq.tracking.events import LayerRow, Listeners, RunListener
 from crvq.tracking.log import RunLog
@@ -151,9 +151,18 @@ def _quantize(
     begun = time.perf_counter()
     windows = walk_windows(texts.calibration, config.finetune, config.calibration)
     device = next(loaded.model.parameters()).device
+    name, blocks = find_blocks(loaded.model)
+    shapes = linear_shapes(blocks, config.model.skip_linears)
+    if not shapes:
+        raise ConfigError(
+            f"model.skip_linears={list(config.model.skip_linears)} leaves no linear of {name} to "
+            "quantize; leave some, or set method=full_precision"
+        )
+    method = within_budget(config, method, shapes)
+    fitted = fitted_params(config, method)
     store, dropped = BlockStore.open(
         record.folder / ("checkpoint" if distilled is None else WALK_FOLDER),
-        fingerprint(config, weights, windows, activation_dtype, device.type),
+        fingerprint(config, weights, windows, activation_dtype, device.type, fitted),
         fresh=config.force,
     )
     if dropped is not None:
@@ -162,20 +171,11 @@ def _quantize(
     record.keep_blocks(range(done))
     if done:
         listener.message(f"going on after {done} blocks that lie packed on disk")
-    name, blocks = find_blocks(loaded.model)
     stream = BlockStream(
         loaded.model, blocks, windows, config.calibration.batch_size, activation_dtype
     )
     walk = BlockWalk(name, blocks, stream, method, store, config, listener)
-    shapes = walk.shapes()
-    if not shapes:
-        raise ConfigError(
-            f"model.skip_linears={list(config.model.skip_linears)} leaves no linear of {name} to "
-            "quantize; leave some, or set method=full_precision"
-        )
-    method = within_budget(config, method, shapes)
-    walk.use(method)
-    record.set_effective(**{**fitted_params(config, method), **method.effective(shapes)})
+    record.set_effective(**{**fitted, **method.effective(shapes)})
     walk.survey()
     record.add_seconds("calibrate", time.perf_counter() - begun)
     try:

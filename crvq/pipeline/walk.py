@@ -151,22 +151,13 @@ class BlockWalk:
             f"{name} stays in full precision: its block does not apply it as a linear"
         )
 
-    def use(self, method: Method) -> None:
-        """Quantize with another method from now on (one fitted to `shapes`)."""
-        self._method = method
-
-    def shapes(self) -> list[LinearShape]:
-        """The shapes of all linears of all blocks."""
-        slots = (slot for block in self._blocks for slot in find_slots(block, self._skip))
-        return [LinearShape(slot.kind, *slot.shape) for slot in slots]
-
     def survey(self) -> None:
         """Show the method the blocks that it asks for, in full precision; then start over."""
         wanted = set(self._method.survey_blocks(len(self._blocks)))
         if not wanted:
             return
         kinds: dict[str, int] = {}
-        for kind, out_features, in_features in self.shapes():
+        for kind, out_features, in_features in linear_shapes(self._blocks, self._skip):
             kinds[kind] = kinds.get(kind, 0) + out_features * in_features
         stored = self._store.load_shared()
         if stored is not None:
@@ -268,6 +259,17 @@ class BlockWalk:
     def _follow(self, weights: dict[str, QuantizedWeight]) -> None:
         if isinstance(self._method, FollowsBlocks):
             self._method.follow(weights)
+
+
+def linear_shapes(blocks: Sequence[nn.Module], skip: Sequence[str]) -> list[LinearShape]:
+    """The shapes of all linears of all blocks.
+
+    Args:
+        blocks: of the model.
+        skip: linears that stay in full precision (``model.skip_linears``).
+    """
+    slots = (slot for block in blocks for slot in find_slots(block, skip))
+    return [LinearShape(slot.kind, *slot.shape) for slot in slots]
 
 
 def _row(block: int, result: QuantizedLinear) -> LayerRow:

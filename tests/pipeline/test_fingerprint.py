@@ -58,6 +58,9 @@ def test_weights_tokens_and_type_count_and_json_keeps_it(compose_run):
     assert fingerprint(config, "weights", WINDOWS, torch.bfloat16) != base
     assert fingerprint(config, "weights", WINDOWS, torch.float32, "cuda") != base
     assert fingerprint(config, "weights", WINDOWS, torch.float32, "cpu") == base
+    fitted = {"codebook_bits": 7}  # a budget's rule of another version may choose otherwise
+    assert fingerprint(config, "weights", WINDOWS, torch.float32, "cpu", fitted) != base
+    assert fingerprint(config, "weights", WINDOWS, torch.float32, "cpu", {}) == base
     assert json.loads(json.dumps(base)) == base
 
 
