@@ -24,7 +24,8 @@ def run_job(config: DictConfig) -> str:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         # The sweep prints one table for all of its jobs.
         return str(run(typed, sweep=current_sweep()))
-    changes = comparison(config)
+    # Fine-tuning takes long enough: nothing is run beside it unasked.
+    changes = None if typed.finetune.asked else comparison(config)
     beside = with_params(typed, changes) if changes else typed
     # The run asked for comes first; what it is compared with is a run of its own.
     wanted = {run_folder(each): each for each in (typed, beside)}

@@ -75,6 +75,17 @@ def test_a_single_run_shows_itself_beside_no_critical_channels(run_tiny, tmp_pat
         assert part in outcome.out, part
 
 
+def test_nothing_is_fine_tuned_unasked_for_comparison(run_tiny, tmp_path):
+    outcome = run_tiny(
+        "crvq.critical_ratio=0.25",
+        "finetune=block",
+        "finetune.samples=6",
+        "finetune.block.epochs=1",
+    )
+    assert outcome.code == 0, outcome.err
+    assert [r["config"]["method_params"]["critical_ratio"] for r in records(tmp_path)] == [0.25]
+
+
 def test_help_and_config_printing_do_no_work(run_py, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shown = run_py("--help")
