@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import product
 from typing import ClassVar
 
 import torch
@@ -44,8 +43,8 @@ class AqlmMethod(LinearByLinear[AqlmParams]):
     codes are found with error feedback first, then by coordinate descent.
 
     Budget rule: of d = 4, 8, 16 (or as asked), 1 to 4 codebooks, 2 to 8 bits an index (or as
-    asked), the layout with most code bits a weight; among equals the longest vectors, then the
-    fewest codebooks, stored as asked if there is room for that, else in 8 bits.
+    asked), the layout with most code bits a weight; among equals the longest vectors, codebooks
+    stored as asked if there is room for that (else in 8 bits), and then the fewest of them.
     """
 
     Params: ClassVar[type[StrictModel]] = AqlmParams
@@ -73,20 +72,21 @@ class AqlmMethod(LinearByLinear[AqlmParams]):
         return Rounded(stored, fitted.rounds, notes)
 
     def layouts(self) -> Iterable[AqlmParams]:
-        """Most code bits first, then longest vectors, fewest codebooks, dearest storage."""
+        """Most code bits first, then longest vectors, storage as asked, fewest codebooks."""
         asked = self.params
         most_bits = max(_MOST_BITS, asked.codebook_bits)
         dtypes = list(dict.fromkeys([asked.codebook_dtype, "int8"]))
         choices = [
-            (d, m, bits)
+            (d, m, bits, storage)
             for d in {*_GROUP_SIZES, asked.group_size}
             for m in {*_CODEBOOKS, asked.codebooks}
             for bits in range(_LEAST_BITS, most_bits + 1)
+            for storage in range(len(dtypes))
         ]
-        choices.sort(key=lambda choice: (-choice[1] * choice[2] / choice[0], -choice[0], choice[1]))
-        for (d, m, bits), dtype in product(choices, dtypes):
+        choices.sort(key=lambda c: (-c[1] * c[2] / c[0], -c[0], c[3], c[1]))
+        for d, m, bits, storage in choices:
             layout = {"group_size": d, "codebooks": m, "codebook_bits": bits}
-            yield asked.model_copy(update={**layout, "codebook_dtype": dtype})
+            yield asked.model_copy(update={**layout, "codebook_dtype": dtypes[storage]})
 
     def count(self, params: AqlmParams, shape: LinearShape) -> BitCount:
         """Exact."""

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from crvq.methods.aqlm import AqlmParams
+from crvq.methods.aqlm import AqlmMethod, AqlmParams
 from tests.methods.linear_examples import quantize as quantize_crvq
 from tests.methods.linear_examples import random_linear, relative_loss
 from tests.methods.method_checks import check_result, planned_bits, quantize
@@ -73,3 +73,13 @@ def test_a_seed_gives_one_result():
 def test_parameters_that_cannot_be_used(params, message):
     with pytest.raises(ValueError, match=message):
         AqlmParams(**params)
+
+
+def test_a_budget_stores_codebooks_in_8_bits_only_where_that_buys_longer_vectors_or_more_codes():
+    layouts = list(AqlmMethod(AqlmParams(), 0).layouts())
+    seen = [(p.codebooks * p.codebook_bits / p.group_size, p.group_size) for p in layouts]
+    assert seen == sorted(seen, reverse=True)
+    for place in set(seen):
+        dtypes = [p.codebook_dtype for p, at in zip(layouts, seen, strict=True) if at == place]
+        assert dtypes == sorted(dtypes)  # float16 before int8
+        assert set(dtypes) == {"float16", "int8"}
