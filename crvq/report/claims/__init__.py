@@ -4,5 +4,15 @@ from crvq.report.claims.claim import Claim, Finding, Verdict
 from crvq.report.claims.evidence import Evidence
 from crvq.report.claims.paper_claims import CLAIMS
 from crvq.report.claims.table import claims_table, judge_claims
+from crvq.report.claims.toys import without_toys
 
-__all__ = ["CLAIMS", "Claim", "Evidence", "Finding", "Verdict", "claims_table", "judge_claims"]
+__all__ = [
+    "CLAIMS",
+    "Claim",
+    "Evidence",
+    "Finding",
+    "Verdict",
+    "claims_table",
+    "judge_claims",
+    "without_toys",
+]

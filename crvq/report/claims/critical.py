@@ -18,13 +18,12 @@ from crvq.report.claims.claim import (
 )
 from crvq.report.claims.evidence import PARAMS, Evidence, param
 from crvq.report.claims.pair import Pair, Row, pairs_in_words
+from crvq.report.claims.toys import LEAST_WEIGHTS
 
 PAPER_RATIO = 0.02
 PAPER_INDEX_BITS = 8
 BITS_TOLERANCE = 0.005
 SPEED_NOISE = 0.05
-LEAST_WEIGHTS = 50e6
-"""Models of fewer weights are toys: what works on them says little of the claimed sizes."""
 CLAIMED_SIZES = (125e6, 13e9)
 _PARTS = ("codes", "codebooks")
 

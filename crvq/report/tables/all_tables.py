@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from crvq.report.claims import claims_table
+from crvq.report.claims import claims_table, without_toys
 from crvq.report.finished_runs import finished_runs
 from crvq.report.paper_table import PaperTable
 from crvq.report.records import load_layers, load_records
@@ -50,7 +50,7 @@ def all_tables(
         time_table(runs),
         size_table(runs),
         layers_table(layers, best_runs(runs)),
-        claims_table(runs),
+        claims_table(without_toys(runs)),
     ]
     if published is not None:
         tables += [comparison_table(runs, published), peers_table(published)]
