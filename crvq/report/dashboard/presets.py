@@ -14,6 +14,7 @@ from crvq.tracking.json_values import flatten
 
 LAYOUT = "layout"
 FINETUNE = "finetune"
+_METHOD, _PARAMS = "method", "method_params."
 _LEAST_KEYS = 3
 _LEAST_COMBINATIONS = 3
 
@@ -44,7 +45,23 @@ def with_presets(
             else row
             for row, text in zip(values, texts, strict=True)
         ]
-    return list(values)
+    return [_with_own_keys_in_method(row, _everywhere(values)) for row in values]
+
+
+def _everywhere(values: Sequence[dict[str, Any]]) -> set[str]:
+    """Keys that all runs with a configuration set."""
+    rows = [set(row) for row in values if row]
+    return set.intersection(*rows) if rows else set()
+
+
+def _with_own_keys_in_method(row: dict[str, Any], everywhere: set[str]) -> dict[str, Any]:
+    """Where methods differ, what only some of them have says which variant of the method it is."""
+    if _METHOD not in row:
+        return row
+    own = [key for key in row if key.startswith(_PARAMS) and key not in everywhere]
+    variant = [f"{key.removeprefix(_PARAMS)}={show(row[key])}" for key in own]
+    kept = {key: value for key, value in row.items() if key not in own}
+    return {**kept, _METHOD: " ".join([str(row[_METHOD]), *variant])}
 
 
 def _is_grid(values: Sequence[dict[str, Any]], family: Sequence[str]) -> bool:

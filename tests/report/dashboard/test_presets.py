@@ -60,3 +60,18 @@ def test_runs_without_a_configuration_stay_without_values(load):
     runs = load(a__1={"params": PAPER}, a__2={"params": OURS}, a__3={"params": SHORT})
     runs[1].record = {"status": "damaged"}
     assert experiment_summary(runs)["values"]["a/2"] == {}
+
+
+def test_what_only_one_method_has_names_its_variant(load):
+    variants = {"salient_metric": "hessian"}, {"salient_metric": "magnitude"}
+    runs = load(
+        a__1={"config": {"method": "pb"}, "params": variants[0]},
+        a__2={"config": {"method": "pb"}, "params": variants[1]},
+        a__3={"config": {"method": "rtn"}, "params": {"bits": 2}},
+    )
+    summary = experiment_summary(runs)
+    assert summary["axes"] == ["method"]
+    names = {key.split("/")[1]: row["method"] for key, row in summary["values"].items()}
+    assert names["1"] == "pb salient_metric=hessian"
+    assert names["2"] == "pb salient_metric=magnitude"
+    assert names["3"].startswith("rtn")

@@ -80,8 +80,10 @@ function onTouch() {
 /* A title for an upright axis: long ones break after a comma, or about the middle. */
 function upright(text) {
   if (text.length < 26) return plain(text);
-  const comma = text.lastIndexOf(", ");
-  const gap = comma > 0 ? comma + 1 : text.indexOf(" ", Math.floor(text.length / 2) - 4);
+  const commas = [...text.matchAll(/, /g)].map((found) => found.index);
+  const middle = text.length / 2;
+  const comma = commas.sort((a, b) => Math.abs(a - middle) - Math.abs(b - middle))[0];
+  const gap = comma > 0 ? comma + 1 : text.indexOf(" ", Math.floor(middle) - 4);
   return gap > 0 ? `${plain(text.slice(0, gap))}<br>${plain(text.slice(gap + 1))}` : plain(text);
 }
 

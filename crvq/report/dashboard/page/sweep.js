@@ -130,7 +130,7 @@ function drawSweep(node, lines, axis, outcome, numeric, log, name) {
         ...(numeric ? { type: logX ? "log" : "linear" } : categories(xs, lying)),
       },
       [`${up}axis`]: {
-        title: { text: lying ? wrapped(outcome, node.clientWidth < 450 ? 14 : 60).map(plain).join("<br>") : upright(outcome) },
+        title: { text: lying ? wrapped(outcome, node.clientWidth < 450 ? 14 : 40).map(plain).join("<br>") : upright(outcome) },
         type: logY ? "log" : "linear",
         ...(logY ? logTicks(all, lying ? node.clientWidth / 3 : Infinity) : {}),
       },
