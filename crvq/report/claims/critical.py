@@ -125,7 +125,7 @@ def three_extended_are_best(evidence: Evidence) -> Finding:
     better = judge_pairs(best)
     verdict = {Verdict.HOLDS: Verdict.FAILS, Verdict.FAILS: Verdict.HOLDS}.get(better, better)
     words = "; ".join(
-        f"best other number {param(pair.with_, 'extended_codebooks')}: "
+        f"best other number {param(pair.with_, 'extended_codebooks'):g}: "
         f"{pairs_in_words([pair])[0]}, {improvement([pair])} at {pair.bits:+.3f} bits"
         for pair in best
     )
