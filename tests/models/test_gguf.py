@@ -1,9 +1,13 @@
+import hashlib
+import zipfile
+
 import gguf
 import numpy as np
 import pytest
 import torch
 
 from crvq.config import ModelConfig
+from crvq.config.model import WheelPart
 from crvq.errors import SourceError
 from crvq.models import gguf as module
 from crvq.models.gguf import dequantized_folder
@@ -109,6 +113,24 @@ def test_a_cut_gguf_leaves_no_folder(tiny_gguf, tmp_path):
     with pytest.raises(SourceError, match="cannot read the GGUF file"):
         load_model(config(path), tmp_path / "cache")
     assert not any((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_a_model_is_joined_from_the_parts_that_its_wheels_carry(tiny_gguf, tmp_path):
+    path, up_proj = tiny_gguf
+    content = path.read_bytes()
+    cache = tmp_path / "cache"
+    (cache / "wheels").mkdir(parents=True)
+    parts = []
+    for number, part in enumerate([content[:5000], content[5000:]]):
+        wheel = cache / "wheels" / f"tiny_part{number}-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("data/part", part)
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        pinned = {"requirement": f"tiny-part{number}==1.0", "sha256": digest}
+        parts.append(WheelPart(**pinned, member="data/part"))
+    loaded = load_model(ModelConfig(name="tiny", source="embedded", wheels=tuple(parts)), cache)
+    assert torch.equal(loaded.model.model.layers[0].mlp.up_proj.weight, up_proj)
+    assert loaded.description == "tiny-part0==1.0, tiny-part1==1.0 (GGUF, dequantized)"
 
 
 @pytest.mark.slow

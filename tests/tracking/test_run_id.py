@@ -15,6 +15,7 @@ from crvq.config import (
     TrackingConfig,
 )
 from crvq.config.finetune import BlockConfig, FinetuneConfig
+from crvq.config.model import WheelPart
 from crvq.tracking.run_id import NOT_IDENTITY, quantization_fingerprint_config, run_id
 
 PERPLEXITY = EvalConfig(perplexity={"wiki": PerplexityConfig(context=64)})
@@ -87,6 +88,17 @@ def test_labels_and_the_device_number_are_not_hashed(make_config):
     }
     assert len(digests) == 1
     assert run_id(make_config(device="cuda:1")) == run_id(make_config(device="cuda"))
+
+
+def test_an_embedded_model_is_its_wheels(make_config):
+    def digest(*parts):
+        model = ModelConfig(name="m", source="embedded", wheels=parts)
+        return run_id(make_config(model=model))
+
+    one, other = (
+        WheelPart(requirement="model==1.0", sha256=digit * 64, member="part") for digit in "01"
+    )
+    assert len({digest(), digest(one), digest(other), digest(one, other)}) == 4
 
 
 def test_order_of_declaration_does_not_matter(make_config):

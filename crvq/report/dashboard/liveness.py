@@ -15,6 +15,9 @@ from crvq.report.dashboard.runs import WATCHED_FILES, Run
 _SILENCE = 3600.0
 """Seconds without a change to any file after which a run of another host is taken to be dead."""
 
+_CLOCKS_DIFFER = 60.0
+"""Seconds by which the system's time of a process's birth may be off."""
+
 
 def progress(run: Run, runs: Sequence[Run], now: datetime | None = None) -> dict[str, Any]:
     """Progress of a run whose status is ``running``.
@@ -48,6 +51,13 @@ def progress(run: Run, runs: Sequence[Run], now: datetime | None = None) -> dict
     }
 
 
+def shown_status(run: Run, runs: Sequence[Run]) -> str:
+    """The run's status, where a run that nobody works on any more is ``stopped``."""
+    if run.status == "running" and not progress(run, runs)["alive"]:
+        return "stopped"
+    return run.status
+
+
 def _blocks_done(run: Run) -> int:
     return int(run.layers["block"].nunique()) if "block" in run.layers else 0
 
@@ -72,9 +82,15 @@ def _last_change(folder: Path) -> float:
 
 def _is_alive(attempt: dict[str, Any], silent: float) -> bool:
     pid = attempt.get("pid")
-    if isinstance(pid, int) and attempt.get("host") == socket.gethostname():
-        return psutil.pid_exists(pid)
-    return silent < _SILENCE
+    if not isinstance(pid, int) or attempt.get("host") != socket.gethostname():
+        return silent < _SILENCE
+    try:
+        born = datetime.fromtimestamp(psutil.Process(pid).create_time(), UTC)
+    except psutil.Error:
+        return False
+    # Numbers are given anew: a process that is younger than the attempt is another one.
+    age = _seconds_since(attempt.get("started"), born)
+    return age is None or age <= _CLOCKS_DIFFER
 
 
 def _seconds_since(time: object, now: datetime) -> float | None:

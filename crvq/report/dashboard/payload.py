@@ -9,7 +9,7 @@ from typing import Any
 
 from crvq.report.dashboard.finetune_curves import finetune_curves
 from crvq.report.dashboard.layer_maps import MEASURES, layer_maps
-from crvq.report.dashboard.liveness import progress
+from crvq.report.dashboard.liveness import progress, shown_status
 from crvq.report.dashboard.outcomes import outcomes, total_seconds
 from crvq.report.dashboard.protocols import Protocol, ProtocolNames, protocol, protocol_names
 from crvq.report.dashboard.published_points import published_points
@@ -84,7 +84,7 @@ def _run(run: Run, runs: Sequence[Run], protocols: ProtocolNames) -> dict[str, A
         "experiment": run.experiment,
         "label": run.label,
         "folder": str(run.folder),
-        "status": "stopped" if under_way and not under_way["alive"] else run.status,
+        "status": shown_status(run, runs),
         "model": record.get("model"),
         "model_note": record.get("model_note"),
         "method": record.get("method"),

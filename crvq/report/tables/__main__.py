@@ -13,7 +13,8 @@ from crvq.errors import CrvqError
 from crvq.report.published import PUBLISHED_FILE, read_published
 from crvq.report.records import load_layers, run_folders
 from crvq.report.table_files import write_tables
-from crvq.report.tables.all_tables import all_tables, load_runs
+from crvq.report.tables.all_tables import all_tables
+from crvq.report.tables.loaded_runs import load_runs, load_timed_runs
 from crvq.tracking.record_schema import RECORD_FILE
 
 
@@ -39,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         published = read_published(published_file) if published_file.exists() else None
         layers = load_layers(results)
-        tables = all_tables(load_runs(results, layers), layers, published)
+        runs = load_runs(results, layers)
+        if runs.empty:
+            say(_none_finished(results))
+            return 1
+        tables = all_tables(runs, load_timed_runs(results), layers, published)
         write_tables(tables, out)
     except CrvqError as error:
         say(str(error))
@@ -65,6 +70,14 @@ def _why_not(results: Path) -> str | None:
             folder = results.resolve().parents[1 - depth]
             return f"{results} is one {what} folder; give the one of all experiments: {folder}"
     return f"There are no run records below {results}; nothing was written."
+
+
+def _none_finished(results: Path) -> str:
+    count = len(list(run_folders(results)))
+    return (
+        f"None of the {count} runs below {results} is complete; nothing was written. What became "
+        f"of them: `python -m crvq.report {results}`."
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

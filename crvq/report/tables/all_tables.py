@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 from crvq.report.claims import claims_table, without_toys
-from crvq.report.finished_runs import finished_runs
 from crvq.report.paper_table import PaperTable
-from crvq.report.records import load_layers, load_records
-from crvq.report.settings import with_relative_loss
 from crvq.report.tables.ablations import ABLATIONS, ablation_table
 from crvq.report.tables.costs import size_table, time_table
 from crvq.report.tables.finetuning import finetuning_table
@@ -20,24 +15,17 @@ from crvq.report.tables.published_rows import comparison_table, peers_table
 from crvq.report.tables.zero_shot import zero_shot_table
 
 
-def load_runs(results_dir: str | Path, layers: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The finished runs of a results folder, with the mean relative loss of their linears.
-
-    Args:
-        results_dir: the folder of the experiments.
-        layers: of :func:`crvq.report.records.load_layers`, where they were read already.
-    """
-    runs = finished_runs(load_records(results_dir))
-    return with_relative_loss(runs, load_layers(results_dir) if layers is None else layers)
-
-
 def all_tables(
-    runs: pd.DataFrame, layers: pd.DataFrame, published: pd.DataFrame | None = None
+    runs: pd.DataFrame,
+    timed: pd.DataFrame,
+    layers: pd.DataFrame,
+    published: pd.DataFrame | None = None,
 ) -> list[PaperTable]:
     """Every table; those that no run fills are empty and say which command would.
 
     Args:
-        runs: of :func:`load_runs`.
+        runs: of :func:`crvq.report.tables.loaded_runs.load_runs`.
+        timed: of :func:`crvq.report.tables.loaded_runs.load_timed_runs`.
         layers: of :func:`crvq.report.records.load_layers`.
         published: of :func:`crvq.report.published.read_published`; None leaves out the tables
             that need it.
@@ -47,7 +35,7 @@ def all_tables(
         *(ablation_table(runs, ablation) for ablation in ABLATIONS),
         zero_shot_table(runs),
         finetuning_table(runs),
-        time_table(runs),
+        time_table(timed),
         size_table(runs),
         layers_table(layers, best_runs(runs)),
         claims_table(without_toys(runs)),

@@ -33,9 +33,9 @@ def time_table(runs: pd.DataFrame) -> PaperTable:
     """Seconds by stage, peak memory and the machine, by model, device and solver time.
 
     Args:
-        runs: of :func:`crvq.report.finished_runs.finished_runs`.
+        runs: of :func:`crvq.report.tables.loaded_runs.load_timed_runs`.
     """
-    settings = _labelled(runs, ("*time*",))
+    settings = _labelled(runs)
     stages = [str(name) for name in settings if str(name).startswith(_STAGES)]
     stages = [name for name in stages if not name.endswith(" std")]
     if "seconds.quantize" in settings:
@@ -70,7 +70,7 @@ def size_table(runs: pd.DataFrame) -> PaperTable:
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
     """
-    settings = _labelled(runs, EXPERIMENTS)
+    settings = _labelled(chosen_experiments(runs, EXPERIMENTS))
     if not settings.empty:
         shares = {
             f"part {part}": settings[f"bits.{part}"] / settings["bits.quantized_weights"]
@@ -100,8 +100,8 @@ def size_table(runs: pd.DataFrame) -> PaperTable:
     )
 
 
-def _labelled(runs: pd.DataFrame, experiments: tuple[str, ...]) -> pd.DataFrame:
-    settings = over_seeds(quantized_runs(chosen_experiments(runs, experiments)))
+def _labelled(runs: pd.DataFrame) -> pd.DataFrame:
+    settings = over_seeds(quantized_runs(runs))
     if not settings.empty:
         settings = settings.assign(label=name_settings(settings))
     return settings

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+from datetime import UTC, datetime
 
 import pytest
 
@@ -136,7 +137,7 @@ def all_kinds(tmp_path_factory, make_record):
     error = {"type": "QuantizationError", "message": "k_proj is not finite"}
     trace = [f"line {number}" for number in range(40)]
     save_run("trouble/failed", rows[:2], status="failed", error={**error, "traceback": trace})
-    attempts = [{"started": "2025-01-02T03:04:05+00:00", "host": socket.gethostname()}]
+    attempts = [{"started": datetime.now(UTC).isoformat(), "host": socket.gethostname()}]
     for name, pid in (("running", os.getpid()), ("dead", 2**22 + 1)):
         save_run(
             f"trouble/{name}",

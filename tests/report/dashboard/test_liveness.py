@@ -4,16 +4,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from crvq.report.dashboard.liveness import progress
+from crvq.report.dashboard.liveness import progress, shown_status
 
 from .conftest import layer
 
-NOW = datetime(2025, 1, 2, 4, 4, 5, tzinfo=UTC)
+BEGAN = datetime.now(UTC)  # this process is the attempt's, so it is older
+NOW = BEGAN + timedelta(hours=1)
 
 
-def running(load, host=None, pid=None, **changes):
+def running(load, host=None, pid=None, began=BEGAN, **changes):
     attempt = {
-        "started": "2025-01-02T03:04:05+00:00",
+        "started": began.isoformat(),
         "host": host or socket.gethostname(),
         "pid": os.getpid() if pid is None else pid,
     }
@@ -41,6 +42,18 @@ def test_the_number_of_blocks_is_known_from_finished_runs_of_the_model(load):
 def test_a_process_that_is_gone(load):
     runs = running(load, pid=2**22 + 1)  # beyond any process id
     assert progress(runs[0], runs)["alive"] is False
+
+
+def test_a_number_that_went_to_a_younger_process(load):
+    runs = running(load, began=BEGAN - timedelta(days=1))
+    assert progress(runs[0], runs, NOW)["alive"] is False
+
+
+def test_a_run_that_nobody_works_on_is_shown_as_stopped(load):
+    dead, live = running(load, pid=2**22 + 1), running(load)
+    complete = load(b__1={})[-1]
+    assert [shown_status(runs[0], runs) for runs in (dead, live)] == ["stopped", "running"]
+    assert shown_status(complete, [complete]) == "complete"
 
 
 @pytest.mark.parametrize(("minutes", "alive"), [(59, True), (61, False)])

@@ -27,12 +27,6 @@ def test_devices_are_told_apart_before_times(runs_of, make_run):
     assert TIMES_NOTE in table.notes
 
 
-def test_experiments_on_time_are_preferred(runs_of, make_run):
-    timed = make_run(record={"experiment": "x-quantization-time"})
-    runs = runs_of(timed, make_run(group_size=4))
-    assert time_table(runs).frame["run_ids"].tolist() == [timed["run_id"]]
-
-
 def test_parts_add_up_to_the_bits(runs_of, make_run):
     parts = {"codes": 100.0, "codebooks": 20.0, "scales": 4.0, "permutation": 1.0, "other": 0.0}
     frame = size_table(runs_of(make_run(bits=1.25, parts=parts))).frame

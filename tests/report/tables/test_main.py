@@ -90,3 +90,10 @@ def test_errors_are_told_in_a_line(tmp_path, make_run, capsys, damage):
         folder = tmp_path / "nowhere"
     assert main([str(folder)]) == 1
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_runs_of_which_none_is_complete_make_no_tables(tmp_path, make_run, capsys):
+    save(tmp_path, make_run(record={"status": "failed"}))
+    assert main([str(tmp_path)]) == 1
+    assert "None of the 1 runs" in capsys.readouterr().err
+    assert not (tmp_path / "tables").exists()

@@ -11,7 +11,8 @@ function runColumns(runs) {
     sort: (run) => number(get(run)),
     class: "number",
   });
-  const several = (get) => unique(runs.map(get)).length > 1;
+  // What differs and has no column as an axis of the sweep.
+  const several = (key, get) => !axes.includes(key) && unique(runs.map(get)).length > 1;
   const columns = [text("run", (run) => run.label, { node: runButton })];
   if (!experiment) columns.push(text("experiment", (run) => run.experiment));
   for (const key of axes)
@@ -22,8 +23,8 @@ function runColumns(runs) {
       sort: (run) => axisValue(run, key),
     });
   columns.push(text("status", (run) => run.status, { node: statusBadge }));
-  if (several((run) => run.model)) columns.push(text("model", (run) => run.model || NOTHING));
-  if (several((run) => run.method)) columns.push(text("method", (run) => run.method || NOTHING));
+  if (several("model.name", (run) => run.model)) columns.push(text("model", (run) => run.model || NOTHING));
+  if (several("method", (run) => run.method)) columns.push(text("method", (run) => run.method || NOTHING));
   columns.push(
     count(
       "bits",
