@@ -23,6 +23,15 @@ setup: $(STAMP) ## make the virtual environment from pinned versions
 demo: $(STAMP) ## quantize SmolLM2-135M, evaluate it, print the table
 	$(BIN)/python run.py
 
+NAME ?= critical_ratio
+.PHONY: experiment
+experiment: $(STAMP) ## run the sweep experiments/$(NAME).yaml, print its table
+	$(BIN)/python run.py +experiments=$(NAME)
+
+.PHONY: report
+report: $(STAMP) ## one HTML page of all records, opened in a browser
+	$(BIN)/python -m crvq.report results --open
+
 # The GPU kernels are tested in Triton's interpreter; on Linux with CUDA, torch brings Triton itself.
 $(VENV)/.triton: $(STAMP)
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt triton
