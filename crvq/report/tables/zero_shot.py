@@ -45,11 +45,12 @@ def zero_shot_table(runs: pd.DataFrame) -> PaperTable:
         frame = frame.sort_values("model", kind="stable", ignore_index=True)
     else:
         frame = pd.DataFrame()
+    heads, asked = _heads(tasks)
     columns = (
         *model_columns(settings),
         Column("label", "method"),
         BITS,
-        *(Column(ACCURACY + task, task, "accuracy") for task in tasks),
+        *(Column(ACCURACY + task, heads[task], "accuracy") for task in tasks),
         *(Column(AVERAGE + name, f"average{name}", "accuracy") for name in averages),
         Column("at_chance", "at chance"),
         *(Column(STDERR + task, f"standard error: {task}", only_csv=True) for task in tasks),
@@ -59,6 +60,7 @@ def zero_shot_table(runs: pd.DataFrame) -> PaperTable:
     said = (
         *notes(settings),
         CHANCE_NOTE,
+        *([f"Questions of each task: {asked}."] if asked else []),
         "Accuracy (acc) in per cent, not length-normalized; zero-shot.",
     )
     return PaperTable(
@@ -78,11 +80,22 @@ def _rows(settings: pd.DataFrame) -> list[dict[Any, Any]]:
 
 def _at_chance(row: dict[Any, Any], tasks: list[str]) -> str:
     """Tasks of which the setting knows nothing, as far as so many questions can tell."""
-    return ", ".join(
-        task
-        for task in tasks
+    asked = [task for task in tasks if not pd.isna(row[ACCURACY + task])]
+    heads, _ = _heads(tasks)
+    found = [
+        heads[task]
+        for task in asked
         if chance_flag(row[ACCURACY + task], row[STDERR + task], row[CHANCE + task])
-    )
+    ]
+    return "all" if len(found) == len(asked) > 1 else ", ".join(found)
+
+
+def _heads(tasks: list[str]) -> tuple[dict[str, str], str]:
+    """A head for each task, and how all of them were asked where that is the same for all."""
+    ways = {task.partition(", ")[2] for task in tasks}
+    if len(ways) > 1:
+        return {task: task for task in tasks}, ""
+    return {task: task.partition(", ")[0] for task in tasks}, "".join(ways)
 
 
 def _baseline_rows(settings: pd.DataFrame, tasks: list[str], averages: list[str]) -> pd.DataFrame:

@@ -3,14 +3,17 @@ import pandas as pd
 from crvq.report.tables import zero_shot_table
 
 
-def scored(make_run, value, **params):
+def scored(make_run, value, limits=(None, None), values=None, **params):
     metric = {
         "quantized": value,
         "full_precision": 0.75,
         "chance": 0.5,
         "quantized_stderr": 0.01,
     }
-    tasks = {name: {"metrics": {"acc": metric}} for name in ("piqa", "boolq")}
+    tasks = {
+        name: {"metrics": {"acc": {**metric, **(values or {}).get(name, {})}}, "limit": limit}
+        for name, limit in zip(("piqa", "boolq"), limits, strict=True)
+    }
     return make_run(record={"zero_shot": tasks}, **params)
 
 
@@ -44,9 +47,25 @@ def test_no_scores(runs_of, make_run):
 
 
 def test_tasks_at_chance_are_named(runs_of, make_run):
-    runs = runs_of(scored(make_run, 0.515, group_size=4), scored(make_run, 0.6))
+    at_chance = {"piqa": {"quantized": 0.515}}
+    runs = runs_of(
+        scored(make_run, 0.51, group_size=2),
+        scored(make_run, 0.6, values=at_chance, group_size=4),
+        scored(make_run, 0.6),
+    )
     table = zero_shot_table(runs)
     found = dict(zip(table.frame["accuracy: piqa"], table.frame["at_chance"], strict=True))
-    assert found[0.515] == "piqa, boolq"
-    assert found[0.6] == ""
+    assert (found[0.51], found[0.515], found[0.6]) == ("all", "piqa", "")
     assert any("At chance" in note for note in table.notes)
+
+
+def test_how_all_tasks_were_asked_is_said_once(runs_of, make_run):
+    table = zero_shot_table(runs_of(scored(make_run, 0.6, limits=(100, 100))))
+    assert [column.head for column in table.shown][2:4] == ["piqa", "boolq"]
+    assert "Questions of each task: first 100." in table.notes
+
+
+def test_tasks_that_were_asked_otherwise_say_so_themselves(runs_of, make_run):
+    table = zero_shot_table(runs_of(scored(make_run, 0.6, limits=(100, None))))
+    assert [column.head for column in table.shown][2:4] == ["piqa, first 100", "boolq"]
+    assert not any("Questions" in note for note in table.notes)
