@@ -59,14 +59,17 @@ def pairs_in_words(pairs: Sequence[Pair]) -> list[str]:
     """``CRVQ 1x8 g8 → CRVQ 1x8 g8 + 3x8, λ=0.02: 1,179 → 1,103`` for each pair.
 
     Names are as long as tells the first sides of these pairs apart, and the second sides; a pair
-    whose sides have the same name is named once.
+    whose sides have the same name is named once. The model stands before them where there are
+    several.
     """
+    several = len({pair.with_["model"] for pair in pairs}) > 1
     sides = (_names([p.without for p in pairs]), _names([p.with_ for p in pairs]))
     words = []
     for pair, *named in zip(pairs, *sides, strict=True):
         rows = (pair.without, pair.with_)
         first, second = (perplexity(row[QUANTIZED + pair.protocol]) for row in rows)
-        words.append(f"{' → '.join(dict.fromkeys(named))}: {first} → {second}")
+        model = f"{pair.with_['model']}, " if several else ""
+        words.append(f"{model}{' → '.join(dict.fromkeys(named))}: {first} → {second}")
     return words
 
 

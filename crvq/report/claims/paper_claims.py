@@ -150,7 +150,7 @@ CLAIMS = (
         _SECOND_HAND,
         "medium",
         "on each of at least two models from 50M weights on λ=0.02 is better than λ=0 by more than "
-        "the noise; in part if their sizes do not span 125M to 13B",
+        "the noise; in part if on some of them, or if their sizes do not span 125M to 13B",
         works_across_models,
     ),
     Claim(

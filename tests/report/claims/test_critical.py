@@ -41,6 +41,14 @@ def test_critical_channels(runs_of, make_run, with_, verdict):
     assert "+0.200 bits" in finding.measured
 
 
+def test_pairs_name_their_model_where_there_are_several(runs_of, make_run):
+    one = critical_channels_help(Evidence(runs_of(*of_models(make_run, (80, 50))[:2]))).measured
+    both = critical_channels_help(Evidence(runs_of(*of_models(make_run, (80, 50))))).measured
+    assert "small" not in one
+    assert "small, CRVQ" in both
+    assert "large, CRVQ" in both
+
+
 @pytest.mark.parametrize(
     ("extra", "codes", "verdict"), [(0.062, 0.05, H), (0.19, 0.04, P), (0.19, 0.10, F)]
 )
