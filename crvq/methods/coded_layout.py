@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crvq.methods.crvq_params import CrvqParams
+from crvq.methods.dead_channels import dead_channels_notes
 from crvq.methods.method import LinearInput
 from crvq.vq.channel_order import ReorderPolicy, channel_order, critical_groups
 from crvq.vq.coded_linear import CodedLinear, coded_linear
@@ -76,9 +77,7 @@ def lay_out(
     if padding:
         weight = torch.nn.functional.pad(weight, (0, padding))
         notes.append(f"{padding} of {in_features + padding} channels are padding")
-    dead = source.curvature.dead_channels
-    if dead:
-        notes.append(f"{dead} dead channels (never active on the calibration text)")
+    notes += dead_channels_notes(source.curvature.dead_channels)
     groups = asked_critical_groups(in_features, params)
     # A ranking of channels needs no large codebook, and k-means with 2^16 entries takes minutes.
     trial_entries = 2 ** min(params.codebook_bits, _TRIAL_BITS)

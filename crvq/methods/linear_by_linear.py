@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from crvq.config.strict import StrictModel
 from crvq.errors import QuantizationError
 from crvq.methods.budget import fit_layout
+from crvq.methods.dead_channels import dead_channels_notes
 from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
 from crvq.methods.side_by_side import side_by_side
 from crvq.methods.without_survey import WithoutSurvey
@@ -82,12 +83,7 @@ class LinearByLinear(WithoutSurvey, ABC, Generic[P]):
         matrix = linear.curvature.matrix
         loss = output_loss(linear.weight - rounded.weight.dequantize(), matrix)
         energy = output_loss(linear.weight, matrix)
-        notes = list(rounded.notes)
-        if linear.curvature.dead_channels:
-            notes.append(
-                f"{linear.curvature.dead_channels} dead channels (never active on the "
-                "calibration text)"
-            )
+        notes = [*rounded.notes, *dead_channels_notes(linear.curvature.dead_channels)]
         return QuantizedLinear(
             source=linear,
             weight=rounded.weight,

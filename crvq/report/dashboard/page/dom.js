@@ -22,6 +22,14 @@ function asNode(child) {
   return child instanceof Node ? child : document.createTextNode(String(child));
 }
 
+/* A name that may be broken after its underscores and dots: one long word would overlap its
+   neighbour in a narrow column. */
+function breakable(text) {
+  return String(text)
+    .split(/(?<=[_.])/)
+    .flatMap((part, index) => (index ? [h("wbr"), part] : [part]));
+}
+
 function bodyOf(section) {
   return document.querySelector(`#${section} > .body`);
 }
@@ -43,6 +51,10 @@ function checkbox(label, value, change) {
   const control = h("input", { type: "checkbox", onchange: () => change(control.checked) });
   control.checked = value;
   return h("label", { class: "control check" }, control, h("span", {}, label));
+}
+
+function breakableHead(head) {
+  return typeof head === "string" ? { text: breakable(head) } : head;
 }
 
 /* A table that scrolls inside itself. Cells are texts, nodes, or {text, class, sort, title}. */
@@ -71,7 +83,7 @@ function table(heads, rows, caption, kind) {
         h(
           "tr",
           {},
-          heads.map((head) => cell("th", head, { scope: "col" })),
+          heads.map((head) => cell("th", breakableHead(head), { scope: "col" })),
         ),
       ),
       h("tbody", {}, body),

@@ -111,7 +111,7 @@ function renderTable(runs) {
         title: column.title || `sort by ${column.head}`,
         onclick: () => sortBy(column, active && direction !== "down"),
       },
-      column.head,
+      breakable(column.head),
       h("span", { "aria-hidden": "true" }, active ? (direction === "down" ? " ▼" : " ▲") : ""),
     );
     return h(
