@@ -44,7 +44,7 @@ def load_timed_runs(results_dir: str | Path) -> pd.DataFrame:
 
 def _split(records: pd.DataFrame, timed: bool) -> pd.DataFrame:
     """The complete records that are timed, or the others; all where there are none of the kind."""
-    if records.empty:
+    if records.empty or "status" not in records:
         return records
     complete = records[records["status"] == "complete"]
     wanted = complete[[fnmatch(name, TIMED) is timed for name in complete["experiment"]]]
