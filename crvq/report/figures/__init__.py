@@ -6,7 +6,7 @@ from crvq.report.figures.layers import (
     loss_by_block_figure,
     loss_map_figure,
 )
-from crvq.report.figures.pareto import pareto_figure, pareto_protocols
+from crvq.report.figures.pareto import pareto_figure, pareto_models, pareto_protocols
 
 __all__ = [
     "critical_figure",
@@ -14,5 +14,6 @@ __all__ = [
     "loss_by_block_figure",
     "loss_map_figure",
     "pareto_figure",
+    "pareto_models",
     "pareto_protocols",
 ]

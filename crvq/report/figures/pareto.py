@@ -31,6 +31,8 @@ FEWEST_SETTINGS = 5
 """Protocols with fewer settings make no figure of their own."""
 _LAST = 2000
 """Rank in the legend of what has no point in the part that is shown first; others have 1000."""
+_INKS = ("#444444", "#a6611a", "#5e3c99")
+"""Of the frontiers of several models."""
 _TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
 
 
@@ -106,11 +108,25 @@ def pareto_protocols(runs: pd.DataFrame, least: int = FEWEST_SETTINGS) -> list[s
     return [label for n, (label, count) in enumerate(counts.items()) if count >= least or n == 0]
 
 
+def pareto_models(runs: pd.DataFrame, protocol: str | None) -> list[str]:
+    """Models that were measured on a protocol, those of most settings first.
+
+    Args:
+        runs: of :func:`crvq.report.finished_runs.finished_runs`.
+        protocol: its label; None where there is none.
+    """
+    points = pareto_points(runs)
+    if points.empty:
+        return []
+    return list(points.loc[points["protocol"] == protocol, "model"].value_counts().index)
+
+
 def pareto_figure(
     runs: pd.DataFrame,
     published: pd.DataFrame | None = None,
     *,
     protocol: str | None = None,
+    model: str | None = None,
     relative: bool = True,
     highest_bits: float = 4.5,
 ) -> go.Figure:
@@ -127,14 +143,18 @@ def pareto_figure(
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
         published: of :func:`crvq.report.published.read_published`; None leaves them out.
         protocol: its label, as :func:`pareto_protocols` gives it; that of most settings by default.
+        model: only this one; all by default, which only their ratios to full precision allow:
+            tokens of other vocabularies are other tokens.
         relative: perplexity as a multiple of full precision's instead of perplexity itself.
         highest_bits: no point beyond.
     """
     points = pareto_points(runs)
     if points.empty:
         return empty_figure("No finished run with a perplexity yet.")
+    methods = sorted(points["method"].unique())  # a method looks alike in all figures
     protocol = protocol or pareto_protocols(runs)[0]
     points = points[(points["bits"] <= highest_bits) & (points["protocol"] == protocol)]
+    points = points if model is None else points[points["model"] == model]
     if points.empty:
         return empty_figure(f"No finished run with a perplexity on {protocol}.")
     value = "relative" if relative else "perplexity"
@@ -142,7 +162,8 @@ def pareto_figure(
     shown = list(points.loc[points["relative"] <= _HIGHEST_RATIO, value])
     if relative and published is not None:
         shown += _add_published(figure, published, highest_bits)
-    for number, (method, group) in enumerate(points.groupby("method", sort=True)):
+    for method, group in points.groupby("method", sort=True):
+        number = methods.index(method)
         color = PALETTE[number % len(PALETTE)]
         symbol = SYMBOLS[number % len(SYMBOLS)]
         for tuned, part in group.groupby("tuned"):
@@ -164,15 +185,19 @@ def pareto_figure(
 
 def _add_frontiers(figure: go.Figure, points: pd.DataFrame, value: str) -> None:
     """A line for what no setting beats, of each model: without fine-tuning, and with it."""
-    several = points["model"].nunique() > 1
+    models = sorted(points["model"].unique())
     for (model, tuned), group in points[points["best"]].groupby(["model", "tuned"]):
-        name = "frontier" + (f", {model}" if several else "") + (", fine-tuned" if tuned else "")
+        name = (
+            "frontier"
+            + (f", {model}" if len(models) > 1 else "")
+            + (", fine-tuned" if tuned else "")
+        )
         figure.add_scatter(
             x=group["bits"],
             y=group[value],
             mode="lines",
             line={
-                "color": "#444444",
+                "color": _INKS[models.index(model) % len(_INKS)],
                 "width": 1.5,
                 "shape": "hv",
                 "dash": "dash" if tuned else "dot",

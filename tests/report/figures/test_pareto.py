@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from crvq.report.figures.pareto import (
     frontier,
     pareto_figure,
+    pareto_models,
     pareto_points,
     pareto_protocols,
 )
+from crvq.report.figures.style import PALETTE, SYMBOLS
 from crvq.report.published import read_published
 
 POINT = st.tuples(st.integers(1, 5), st.integers(1, 5))
@@ -71,6 +73,31 @@ def test_one_protocol_a_figure(runs_of, make_run):
     assert list(one.data[0].y) == [50.0]
     assert one.layout.title.text.endswith("wiki, 64")
     assert "on other" in pareto_figure(runs, protocol="other").layout.annotations[0].text
+
+
+def test_one_model_a_figure(runs_of, make_run):
+    runs = runs_of(make_run(70.0, model="other"), make_run(9.0), make_run(8.0, reorder="none"))
+    (protocol,) = pareto_protocols(runs)
+    assert pareto_models(runs, protocol) == ["tiny", "other"]
+    figure = pareto_figure(runs, protocol=protocol, model="other", relative=False)
+    assert [list(trace.y) for trace in figure.data] == [[70.0], [70.0]]  # the point, its frontier
+    assert "tiny" not in figure.layout.title.text
+    assert pareto_models(runs_of(), None) == []
+
+
+def test_a_method_looks_alike_in_the_figures_of_all_models(runs_of, make_run):
+    runs = runs_of(make_run(method="aqlm"), make_run(), make_run(70.0, model="other"))
+    for model in ("tiny", "other"):
+        traces = {trace.name: trace for trace in pareto_figure(runs, model=model).data}
+        marker = traces["CRVQ"].marker
+        assert (marker.color, marker.symbol) == (PALETTE[1], SYMBOLS[1]), model
+
+
+def test_frontiers_of_several_models_are_told_apart(runs_of, make_run):
+    figure = pareto_figure(runs_of(make_run(70.0, model="other"), make_run(9.0)))
+    lines = {trace.name: trace.line.color for trace in figure.data if trace.mode == "lines"}
+    assert set(lines) == {"frontier, other", "frontier, tiny"}
+    assert len(set(lines.values())) == 2
 
 
 def test_protocols_with_enough_settings(runs_of, make_run):
