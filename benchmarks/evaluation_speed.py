@@ -11,20 +11,18 @@ slows all alike. Needs processors that compute in bfloat16 to show what that gai
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Callable
 
 import torch
+from smollm2 import load_smollm2, parser_with_rounds
 from transformers import PreTrainedModel
 
-from crvq.config import ModelConfig, PerplexityConfig
+from crvq.config import PerplexityConfig
 from crvq.data.evaluation_windows import cut_windows
 from crvq.data.text import load_documents
 from crvq.evaluation.perplexity import perplexity
-from crvq.models.load import load_model
-from crvq.sources.cache import cache_folder
 
 CPU = torch.device("cpu")
 
@@ -38,16 +36,11 @@ def plain_loop(model: PreTrainedModel, windows: torch.Tensor) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_with_rounds(__doc__.split("\n\n")[0], rounds=2)
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--context", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    cache = cache_folder()
-    loaded = load_model(ModelConfig(name="SmolLM2-135M", source="embedded"), cache)
+    loaded, cache = load_smollm2(arguments.threads)
     text = PerplexityConfig(context=arguments.context, max_windows=arguments.windows)
     windows = cut_windows(load_documents(text, cache), loaded.tokenizer, text).ids
     model = loaded.model

@@ -11,7 +11,6 @@ beside the student). Rounds take turns; medians, and what each keeps on disk.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -19,15 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from smollm2 import load_smollm2, parser_with_rounds
 
-from crvq.config import CalibrationConfig, ModelConfig
+from crvq.config import CalibrationConfig
 from crvq.data.text import load_documents
 from crvq.data.tokens import tokenize
 from crvq.finetune.kl_divergence import Divergence, exact_kl, sliced_kl
 from crvq.finetune.teacher import Student, Teacher, student_of
-from crvq.models.load import load_model
 from crvq.models.precision import forward_precision, resolve_activation_dtype
-from crvq.sources.cache import cache_folder
 
 CPU = torch.device("cpu")
 
@@ -47,16 +45,11 @@ def asked_again(student: Student, window: torch.Tensor) -> Divergence:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_with_rounds(__doc__.split("\n\n")[0], rounds=5)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--top-k", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    cache = cache_folder()
-    loaded = load_model(ModelConfig(name="SmolLM2-135M", source="embedded"), cache)
+    loaded, cache = load_smollm2(arguments.threads)
     model, dtype = loaded.model, resolve_activation_dtype("auto", CPU, torch.float32)
     for name, parameter in model.named_parameters():
         # As in training: gradients of all linears and norms, none of the head.
