@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 from crvq.cli.typed_config import comparison, typed_config, with_params
 from crvq.pipeline.run import run, run_folder
 from crvq.report.closing import print_closing
+from crvq.report.placed_record import placed_record
 from crvq.report.sweep_callback import announce_record, current_sweep
-from crvq.tracking.record_schema import read_record
 
 
 def run_job(config: DictConfig) -> str:
@@ -30,6 +30,6 @@ def run_job(config: DictConfig) -> str:
     # The run asked for comes first; what it is compared with is a run of its own.
     wanted = {run_folder(each): each for each in (typed, beside)}
     folders = [run(each) for each in wanted.values()]
-    records = [read_record(folder) for folder in folders]
+    records = [placed_record(folder) for folder in folders]
     print_closing(records[::-1], asked=records[0])
     return str(folders[0])

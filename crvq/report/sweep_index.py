@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from crvq.files.atomic import write_json
+from crvq.report.placed_record import placed_record
 from crvq.report.run_labels import Record
-from crvq.tracking.record_schema import RecordError, read_record
+from crvq.tracking.record_schema import RecordError
 
 _FOLDER = "jobs"
 
@@ -68,7 +69,7 @@ def _job_record(job: SweepJob) -> Record:
     nothing: Record = {"label": label, "status": "failed" if job.error_type else "running"}
     if job.folder is not None:
         try:
-            record = read_record(Path(job.folder))
+            record = placed_record(Path(job.folder))
         except RecordError as damage:
             error = {"type": "RecordError", "message": str(damage)}
             return {**nothing, "status": "failed", "error": error}

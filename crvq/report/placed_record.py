@@ -1,0 +1,24 @@
+"""A record as it lies here, whoever made it and wherever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crvq.report.run_labels import Record
+from crvq.tracking.record_schema import read_record
+
+
+def placed_record(folder: Path) -> Record:
+    """The record in a run's folder, with the place that it has now instead of where it was made.
+
+    Records are copied from machine to machine, and committed: what is said of where to look must
+    be true here.
+
+    Raises:
+        RecordError: as :func:`crvq.tracking.record_schema.read_record`.
+    """
+    record = read_record(folder)
+    results, here = folder.absolute().parents[1], Path.cwd()
+    shown = results.relative_to(here) if results.is_relative_to(here) else results
+    config = {**(record.get("config") or {}), "results_dir": str(shown)}
+    return {**record, "experiment": folder.absolute().parent.name, "config": config}
