@@ -5,8 +5,12 @@ No dense weight ever exists: a tile of rows is decoded, multiplied and dropped.
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,7 +23,24 @@ from crvq.inference.packed_linear import PackedLinear
 # Elements of a decoded tile: on a CPU 4 MiB in float32, large enough for a fast matrix product
 # and small enough for the last cache; a GPU wants more rows at once.
 _CPU_ELEMENTS = 1 << 20
-_GPU_ELEMENTS = 1 << 24
+_GPU_ELEMENTS = 1 << 22
+
+
+@cache
+def _triton_kernels() -> ModuleType | None:
+    if importlib.util.find_spec("triton") is None:
+        return None
+    from crvq.inference import gpu
+
+    return gpu
+
+
+def _gpu_for(linear: PackedLinear) -> ModuleType | None:
+    """The GPU kernels if they take this linear on its device."""
+    if not linear.scales.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return None
+    kernels = _triton_kernels()
+    return kernels if kernels is not None and kernels.serves(linear) else None
 
 
 def tile_slices(linear: PackedLinear) -> Iterator[slice]:
@@ -38,17 +59,26 @@ class _Decoder:
 
     def __init__(self, linear: PackedLinear, dtype: torch.dtype, scaled: bool = True) -> None:
         self._linear, self._dtype, self._scaled = linear, dtype, scaled
-        self._native = dtype != torch.float64 and native.serves(linear)
+        self._kernels = None
+        if dtype != torch.float64:
+            self._kernels = _gpu_for(linear) or (native if native.serves(linear) else None)
         self._buffer: Tensor | None = None
 
     def __call__(self, tiles: slice) -> Tensor:
         """Decode ``(rows, positions)``, valid until the next call."""
-        if not self._native:
+        if self._kernels is None:
             return self._linear.decode(tiles, self._dtype, self._scaled)
         if self._buffer is None:
             most = max(part.stop - part.start for part in tile_slices(self._linear))
-            self._buffer = torch.empty(most * TILE, self._linear.positions)
-        return native.decode(self._linear, tiles, self._scaled, self._buffer).to(self._dtype)
+            # The CPU kernels write float32 only.
+            self._buffer = torch.empty(
+                most * TILE,
+                self._linear.positions,
+                dtype=torch.float32 if self._kernels is native else self._dtype,
+                device=self._linear.scales.device,
+            )
+        weight: Tensor = self._kernels.decode(self._linear, tiles, self._scaled, self._buffer)
+        return weight.to(self._dtype)
 
 
 def tiled_product(linear: PackedLinear, x: Tensor) -> Tensor:
@@ -69,9 +99,10 @@ def product(linear: PackedLinear, x: Tensor, reordered: Callable[[], Tensor]) ->
         reordered: gives x in coded order ``(tokens, positions)``; called only if needed.
     """
     if x.dtype != torch.float64 and len(x):
-        for kernels in (native, numba_kernels):
-            if kernels.serves(linear) and kernels.pays(linear, len(x)):
-                return kernels.multiply(linear, x).to(x.dtype)
+        for kernels in (_gpu_for(linear), native, numba_kernels):
+            if kernels and kernels.serves(linear) and kernels.pays(linear, len(x)):
+                y: Tensor = kernels.multiply(linear, x)
+                return y.to(x.dtype)
     y = tiled_product(linear, reordered())
     return y if linear.bias is None else y.add_(linear.bias.to(y.dtype))
 
