@@ -19,6 +19,7 @@ from transformers import (
 
 from crvq.config.model import ModelConfig, WheelPart
 from crvq.errors import ConfigError, SourceError
+from crvq.models.complete import check_complete, check_finite
 from crvq.models.experts import run_experts_one_by_one
 from crvq.models.gguf import dequantized_folder
 from crvq.models.model_folder import check_model_folder
@@ -132,13 +133,8 @@ def _read(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where, dtype=_dtype(config), use_safetensors=True, output_loading_info=True, **options
         )
-    model, told = loaded
-    # transformers only warns of these, and fills them with random numbers.
-    if missing := sorted(told["missing_keys"]):
-        raise SourceError(
-            f"the weights in {where} lack {len(missing)} tensors of a {type(model).__name__}, "
-            f"such as {', '.join(missing[:5])}: it is another architecture's or a cut checkpoint"
-        )
+    model, info = loaded
+    check_complete(model, info, where)
     return model, tokenizer
 
 
@@ -151,12 +147,7 @@ def _finish(
     """Freeze the model, check its weights and put it on ``device``."""
     model.eval().requires_grad_(False)
     run_experts_one_by_one(model)
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise SourceError(
-                f"{name} of {description} holds NaN or infinity: the weights are damaged, or too "
-                "large for model.dtype; fetch them anew or set model.dtype=float32"
-            )
+    check_finite(model, description)
     nn.Module.to(model, device)
     return LoadedModel(model, tokenizer, description)
 
