@@ -142,7 +142,7 @@ def _loaded(config: ZeroShotConfig, name: str, built: Any, data: dict[str, str])
     for task in built["tasks"].values():
         _check(task, config)
     members = (*top[:1], *alone)
-    return LoadedTask(name, members, data, _digest(config, name, list(leaves(members))))
+    return LoadedTask(name, members, data, _digest(config, name, list(leaves(members)), data))
 
 
 def _check(task: Task, config: ZeroShotConfig) -> None:
@@ -167,13 +167,14 @@ def _check(task: Task, config: ZeroShotConfig) -> None:
         )
 
 
-def _digest(config: ZeroShotConfig, name: str, tasks: Sequence[Task]) -> str:
+def _digest(config: ZeroShotConfig, name: str, tasks: Sequence[Task], data: dict[str, str]) -> str:
     asked = config.model_dump(exclude={"tasks", "source"})
-    summed = hashlib.sha256(json.dumps([name, asked, version("lm_eval")]).encode())
+    about: list[Any] = [name, asked, version("lm_eval"), sorted(data.items())]
+    summed = hashlib.sha256(json.dumps(about).encode())
     for task in tasks:
         definition = {k: v for k, v in task.dump_config().items() if k != "dataset_kwargs"}
-        about = definition.get("metadata") or {}
-        definition["metadata"] = {k: v for k, v in about.items() if k != "config_source"}
+        noted = definition.get("metadata") or {}
+        definition["metadata"] = {k: v for k, v in noted.items() if k != "config_source"}
         summed.update(json.dumps(definition, sort_keys=True, default=str).encode())
         for document in islice(task.eval_docs, config.limit):
             summed.update(json.dumps(document, sort_keys=True, default=str).encode())

@@ -16,7 +16,7 @@ from crvq.methods.registry import method_quantizes
 from crvq.models.load import load_model
 from crvq.models.precision import resolve_activation_dtype
 from crvq.pipeline.device import device_name, resolve_device
-from crvq.pipeline.fingerprint import weights_digest
+from crvq.pipeline.fingerprint import model_digest
 from crvq.pipeline.measure import Evaluation
 from crvq.pipeline.missing import is_empty, missing_evaluation, with_added
 from crvq.pipeline.restore import restore_model
@@ -146,7 +146,7 @@ def _measure(
     cache = cache_folder(asked.cache_dir)
     quantizes = method_quantizes(config.method)
     loaded = load_model(config.model, cache, device)
-    weights = weights_digest(loaded.model)
+    weights = model_digest(loaded.model)
     store = _store(record, weights) if quantizes else None
     with_text = todo.model_copy(update={"perplexity": _texts_needed(todo, asked.eval)})
     texts = read_texts(
@@ -170,8 +170,9 @@ def _store(record: RunRecord, weights: str) -> BlockStore:
         )
     if store.fingerprint.get("weights_sha256") != weights:
         raise CheckpointError(
-            f"the model that {record.path} names no longer has the weights that were quantized "
-            "(their SHA-256 differs); put the old ones back, or quantize anew with force=true"
+            f"the model that {record.path} names no longer has the weights that were quantized, or "
+            "another configuration (the SHA-256 of both differs); put the old one back, or "
+            "quantize again with force=true"
         )
     return store
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from crvq.config import RunConfig
-from crvq.models.digest import tensor_digest, weights_digest
+from crvq.models.digest import model_digest, tensor_digest
 from crvq.tracking.run_id import quantization_fingerprint_config
 
-__all__ = ["derived_seed", "fingerprint", "tensor_digest", "weights_digest"]
+__all__ = ["derived_seed", "fingerprint", "model_digest", "tensor_digest"]
 
 
 def fingerprint(
@@ -27,7 +27,7 @@ def fingerprint(
 
     Args:
         config: the run's.
-        weights: digest of the model's.
+        weights: `model_digest` of the full-precision model.
         windows: calibration tokens.
         activation_dtype: of forward passes.
         device_type: where blocks are quantized.

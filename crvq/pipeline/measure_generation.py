@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from crvq.config import GenerationConfig
-from crvq.evaluation.generation import continuations, prompt_tokens
+from crvq.evaluation.generation import continuations, end_tokens, prompt_tokens
 from crvq.models.context import context_limit
+from crvq.models.digest import tokenizer_digest
 from crvq.pipeline.fingerprint import tensor_digest
 from crvq.pipeline.subject import Subject
 
@@ -34,8 +35,9 @@ class GenerationMeasure:
 
     def full_precision(self) -> None:
         """Look the texts up, or make and remember them."""
-        digests = [tensor_digest(tokens) for tokens in self._tokens]
+        loaded, digests = self._subject.loaded, [tensor_digest(tokens) for tokens in self._tokens]
         key: list[str | int] = ["generation", *digests, self._config.max_new_tokens]
+        key += [tokenizer_digest(loaded.tokenizer), str(end_tokens(loaded.model, loaded.tokenizer))]
         known = (self._subject.known.find(*key) or {}).get("texts")
         if not isinstance(known, list) or len(known) != len(self._tokens):
             known = self._continue("full precision")

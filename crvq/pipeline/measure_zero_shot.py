@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from transformers import PreTrainedTokenizerBase
 
 from crvq.config import ZeroShotConfig
+from crvq.models.digest import tokenizer_digest
 from crvq.pipeline.subject import Subject
 from crvq.tracking.events import RunListener
 
@@ -138,12 +136,3 @@ def _calibrated_on_boolq(subject: Subject) -> bool:
     """Whether calibration text is made of BoolQ's passages."""
     calibration = (subject.record.data.get("config") or {}).get("calibration") or {}
     return calibration.get("source") == "boolq_wikipedia" and calibration.get("path") is None
-
-
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of what decides which tokens a text becomes."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    parts = [type(tokenizer).__name__, rules, sorted(special.items())]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -27,7 +27,7 @@ from crvq.pipeline.add_evaluation import (
 from crvq.pipeline.budget import fitted_params, within_budget
 from crvq.pipeline.device import device_name, resolve_device
 from crvq.pipeline.distillation import WALK_FOLDER, EndToEndStage
-from crvq.pipeline.fingerprint import fingerprint, weights_digest
+from crvq.pipeline.fingerprint import fingerprint, model_digest
 from crvq.pipeline.measure import Evaluation
 from crvq.pipeline.out_of_memory import memory_advice
 from crvq.pipeline.run_folder import run_folder
@@ -115,7 +115,7 @@ def _work(
     cache = cache_folder(config.cache_dir)
     loaded = load_model(config.model, cache, device)
     texts = read_texts(config, loaded, cache, calibrates=method.quantizes)
-    weights = weights_digest(loaded.model)
+    weights = model_digest(loaded.model)
     record.set("model_note", config.model.note)
     record.set("full_precision_bits", float(_UNQUANTIZED_BITS))
     record.add_seconds("load", time.perf_counter() - begun)

@@ -22,7 +22,7 @@ class Subject:
 
     loaded: LoadedModel
     weights: str
-    """Digest of the full-precision weights."""
+    """`model_digest` of the full-precision model."""
     texts: dict[str, EvaluationText]
     """Windows by dataset of ``eval.perplexity``."""
     activation_dtype: torch.dtype
