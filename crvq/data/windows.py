@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from crvq.data.bos import with_bos
 from crvq.errors import ConfigError
 
 
@@ -53,7 +54,12 @@ def evaluation_windows(
 
 
 def calibration_windows(
-    tokens: torch.Tensor, samples: int, length: int, seed: int, key: str = "calibration"
+    tokens: torch.Tensor,
+    samples: int,
+    length: int,
+    seed: int,
+    key: str = "calibration",
+    bos: int | None = None,
 ) -> torch.Tensor:
     """Return ``samples`` windows at random places that do not overlap, (samples, length).
 
@@ -72,10 +78,14 @@ def calibration_windows(
         length: tokens in a window.
         seed: decides the places and the order of the windows.
         key: the config key of the text, for the message.
+        bos: a token to put before each window; ``length`` counts it, so that a window then has
+            ``length - 1`` tokens of text.
 
     Raises:
-        ConfigError: fewer than ``samples * length`` tokens.
+        ConfigError: fewer tokens than all windows need.
     """
+    if bos is not None:
+        return with_bos(calibration_windows(tokens, samples, length - 1, seed, key), bos)
     spare = len(tokens) - samples * length
     if spare < 0:
         fitting = len(tokens) // length

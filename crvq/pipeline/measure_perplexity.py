@@ -85,6 +85,7 @@ def described(text: EvaluationText) -> dict[str, object]:
         "scored_tokens": text.scored_tokens,
         "scored_bytes": text.scored_bytes,
         "protocol": f"{text.description}; {text.protocol}",
+        "bos": text.bos,
     }
 
 

@@ -72,6 +72,8 @@ def identity_config(config: RunConfig) -> dict[str, Any]:
     # Only what differs from how runs were named before there was a choice.
     if not values["model"]["wheels"]:
         values["model"].pop("wheels")
+    if values["calibration"]["bos"] == "auto":
+        values["calibration"].pop("bos")
     if values["budget"]["out_of_reach"] == "error":
         values["budget"].pop("out_of_reach")
     return values

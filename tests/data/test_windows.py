@@ -75,3 +75,14 @@ def test_context_up_to_the_limit_is_allowed():
     check_context(8, None, "calibration.length")
     with pytest.raises(ConfigError, match=r"calibration\.length=9 .* 8 tokens"):
         check_context(9, 8, "calibration.length")
+
+
+def test_calibration_windows_with_bos_keep_their_length():
+    tokens = torch.arange(100, 160)
+    windows = calibration_windows(tokens, 5, 9, 0, bos=7)
+    assert windows.shape == (5, 9)
+    assert (windows[:, 0] == 7).all()
+    assert torch.equal(windows[:, 1:], calibration_windows(tokens, 5, 8, 0))
+    assert calibration_windows(tokens[:40], 5, 9, 0, bos=7).shape == (5, 9)
+    with pytest.raises(ConfigError, match=r"39 tokens.* 5 windows of 8 need 40"):
+        calibration_windows(tokens[:39], 5, 9, 0, bos=7)
