@@ -140,7 +140,7 @@ def _read_intact(
     assert error is not None
     raise SourceError(
         f"cannot read model.repo={repo} (model.revision={revision}) from the hub or its cache: "
-        f"{'' if reachable else f'{why_unreachable()}. '}{hub_problem(error, repo, revision)}\n"
+        f"{'' if reachable else f'{why_unreachable()}; '}{hub_problem(error, repo, revision)}\n"
         "Try one of: model=smollm2-135m needs no hub; or download the repository elsewhere and set "
         "model.source=path model.path=FOLDER. Weights are read from safetensors only: of a "
         "repository with nothing but pickled ones (.bin) name a revision with safetensors"

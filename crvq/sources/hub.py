@@ -41,7 +41,7 @@ def hub_is_reachable() -> bool:
 
 def why_unreachable() -> str:
     """Return why nothing is asked of the hub, for messages."""
-    if constants.HF_HUB_OFFLINE:
+    if constants.ENDPOINT not in _answers:
         return "HF_HUB_OFFLINE=1 forbids asking the hub"
     return f"{constants.ENDPOINT} did not answer within {PROBE_SECONDS:g} s"
 
@@ -97,7 +97,7 @@ def hub_problem(error: BaseException, repo: str, revision: str | None) -> str:
                 "`hf auth login`"
             )
         if isinstance(one, LocalEntryNotFoundError):
-            return f"{repo} is not in the hub's cache, and {why_unreachable()}"
+            return f"{repo} is not in the hub's cache"
     return f"{type(error).__name__}: {error}"
 
 
