@@ -16,6 +16,9 @@ class CalibrationConfig(TextConfig):
     samples: int = Field(8, ge=1, description="number of windows of text")
     length: int = Field(1024, ge=2, description="tokens in a window")
     seed: int = Field(0, ge=0, description="seed of the draw of windows")
+    bos: Literal["auto", "none", "each_window"] = Field(
+        "auto", description="whether each window begins with BOS; as eval.perplexity.NAME.bos"
+    )
     batch_size: int = Field(1, ge=1, description="windows in one forward pass")
     stream: Literal["quantized", "full_precision"] = Field(
         "quantized",

@@ -31,6 +31,11 @@ class PerplexityConfig(TextConfig):
         None, ge=1, description="only so many windows (a quick look, and tables say so); null: all"
     )
     seed: int = Field(0, ge=0, description="drawn: seed of the draw")
+    bos: Literal["auto", "none", "each_window"] = Field(
+        "auto",
+        description="none: as GPTQ's code and most papers, the text is cut as it is; each_window: "
+        "BOS and context - 1 tokens of text; auto: each_window for Gemma, else none",
+    )
     stride: int | None = Field(
         None,
         ge=1,

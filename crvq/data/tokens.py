@@ -22,31 +22,47 @@ class TokenizedText:
     tokenizer cannot tell (one without a Rust backend)."""
 
     def bytes_between(self, first: int, last: int) -> int | None:
-        """UTF-8 bytes that the tokens ``first`` (exclusive) to ``last`` (inclusive) stand for.
+        """Return the UTF-8 bytes that the tokens after ``first`` up to ``last`` stand for.
 
+        ``first`` may be -1: from the text's beginning.
         What lies between two tokens (blanks that a tokenizer drops) counts with the later one;
         a character that is split over tokens counts with the first of them.
         """
         if self.byte_ends is None:
             return None
-        return int(self.byte_ends[last] - self.byte_ends[first])
+        before = int(self.byte_ends[first]) if first >= 0 else 0
+        return int(self.byte_ends[last]) - before
 
 
-def tokenize(documents: Documents, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    """All documents as one sequence of token ids (n,), int64.
+def tokenize(
+    documents: Documents, tokenizer: PreTrainedTokenizerBase, special_tokens: bool = True
+) -> torch.Tensor:
+    """Return all documents as one sequence of token ids (n,), int64.
 
-    The texts are joined by ``documents.separator`` (a blank line) and tokenized once, with the
-    special tokens that the tokenizer adds by default (Llama: one BOS at the very start).
+    The texts are joined by ``documents.separator`` (a blank line) and tokenized once.
+
+    Args:
+        documents: the texts.
+        tokenizer: the model's.
+        special_tokens: those that the tokenizer adds by default (Llama: one BOS at the start).
     """
     # verbose=False: that the text is longer than the model's context is the point.
-    encoded = tokenizer(documents.separator.join(documents.texts), verbose=False)
+    joined = documents.separator.join(documents.texts)
+    encoded = tokenizer(joined, verbose=False, add_special_tokens=special_tokens)
     return torch.tensor(encoded["input_ids"], dtype=torch.int64)
 
 
-def tokenize_text(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedText:
-    """One text with the bytes that each token stands for; ids are those of `tokenize`."""
+def tokenize_text(
+    text: str, tokenizer: PreTrainedTokenizerBase, special_tokens: bool = True
+) -> TokenizedText:
+    """Return one text with the bytes that each token stands for; ids are those of `tokenize`."""
     with_offsets = bool(tokenizer.is_fast)
-    encoded = tokenizer(text, verbose=False, return_offsets_mapping=with_offsets)
+    encoded = tokenizer(
+        text,
+        verbose=False,
+        return_offsets_mapping=with_offsets,
+        add_special_tokens=special_tokens,
+    )
     ids = torch.tensor(encoded["input_ids"], dtype=torch.int64)
     if not with_offsets:
         return TokenizedText(ids, None)

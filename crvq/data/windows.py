@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from crvq.data.bos import with_bos
 from crvq.errors import ConfigError
 
 
@@ -53,13 +54,23 @@ def evaluation_windows(
 
 
 def calibration_windows(
-    tokens: torch.Tensor, samples: int, length: int, seed: int, key: str = "calibration"
+    tokens: torch.Tensor,
+    samples: int,
+    length: int,
+    seed: int,
+    key: str = "calibration",
+    bos: int | None = None,
 ) -> torch.Tensor:
-    """``samples`` windows at random places that do not overlap, (samples, length).
+    """Return ``samples`` windows at random places that do not overlap, (samples, length).
 
     Papers draw every start independently from a text so large that windows hardly ever overlap.
-    Here the text may be small, so all placements without overlap are equally likely instead, and
-    a text with too few tokens is refused: a repeated window would count twice and add nothing.
+    Here the text may be small: a text with too few tokens is refused, because a repeated window
+    would count twice and add nothing, and windows are placed so that none overlap. The tokens
+    before each window that are in no other window are drawn independently from 0 to
+    ``spare = tokens - samples * length`` and sorted. Placements whose draws all differ are equally
+    likely (``samples! / (spare + 1)^samples``). One in which windows touch comes from equal draws
+    and is less likely, by the factorial of the number of windows in each touching run; in a text
+    much longer than the windows this is rare.
 
     Args:
         tokens: (n_tokens,) the whole text.
@@ -67,10 +78,14 @@ def calibration_windows(
         length: tokens in a window.
         seed: decides the places and the order of the windows.
         key: the config key of the text, for the message.
+        bos: a token to put before each window; ``length`` counts it, so that a window then has
+            ``length - 1`` tokens of text.
 
     Raises:
-        ConfigError: fewer than ``samples * length`` tokens.
+        ConfigError: fewer tokens than all windows need.
     """
+    if bos is not None:
+        return with_bos(calibration_windows(tokens, samples, length - 1, seed, key), bos)
     spare = len(tokens) - samples * length
     if spare < 0:
         fitting = len(tokens) // length

@@ -96,8 +96,7 @@ def continuations(
     Raises:
         QuantizationError: a logit is NaN or infinite; names the prompt and the module.
     """
-    ends = model.generation_config.eos_token_id if model.generation_config else None
-    ends = tokenizer.eos_token_id if ends is None else ends
+    ends = end_tokens(model, tokenizer)
     padding = ends[0] if isinstance(ends, list) else ends
     settings = GenerationConfig(
         do_sample=False,
@@ -130,6 +129,15 @@ def continuations(
     finally:
         model.generation_config = own
     return texts
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:  # noqa: ANN401
+    """Return the token, or list of tokens, that end a text; None if there is none.
+
+    They lie in ``generation_config.json``, which no digest of weights or config covers.
+    """
+    ends = model.generation_config.eos_token_id if model.generation_config else None
+    return tokenizer.eos_token_id if ends is None else ends
 
 
 class _Finite(LogitsProcessor):

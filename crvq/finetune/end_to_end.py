@@ -81,6 +81,7 @@ def distill(
     identity: str,
     on_start: Callable[[int], None] = lambda step: None,
     on_step: Callable[[TrainingState], None] = lambda state: None,
+    on_message: Callable[[str], None] = lambda message: None,
 ) -> Distilled:
     """Train free values by KL divergence (the authors' last stage, as in AQLM, arXiv 2401.06118).
 
@@ -94,11 +95,14 @@ def distill(
         identity: of all that the result depends on.
         on_start: told the step that is gone on from.
         on_step: told after each step.
+        on_message: told of a damaged state, and what that costs.
     """
     config = task.config
     an_epoch = -(-task.train // config.batch_size)
     training = Training(free, config, steps, config.validate_every, an_epoch, "end_to_end")
-    load_training(path, training, free, identity)
+    resumption = load_training(path, training, free, identity)
+    if resumption.message is not None:
+        on_message(resumption.message)
     on_start(training.state.step)
 
     def losses(step: int) -> Iterator[Loss]:

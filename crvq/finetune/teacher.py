@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from crvq.errors import QuantizationError
 from crvq.evaluation.hidden_states import split_head
-from crvq.files.atomic import write_atomically
+from crvq.files.digested import (
+    DamagedFileError,
+    check_digested_tensors,
+    load_digested_tensors,
+    save_digested_tensors,
+)
 from crvq.finetune.kl_divergence import POSITIONS, Divergence, Head, exact_kl, top_k_kl
 from crvq.models.precision import forward_precision
 
@@ -64,8 +68,12 @@ class Teacher:
         self._device = device
 
     def missing(self, windows: Tensor) -> list[int]:
-        """Windows that there is no file of."""
-        return [index for index in range(len(windows)) if not self._file(index).exists()]
+        """Return the windows without an intact file; each file is checked against its digest.
+
+        Args:
+            windows: all, ``(windows, length)``.
+        """
+        return [index for index in range(len(windows)) if not self._is_intact(index)]
 
     @torch.no_grad()
     def learn(
@@ -89,8 +97,7 @@ class Teacher:
                     "log_probabilities": torch.cat([values for values, _ in parts]),
                     "tokens": torch.cat([tokens.int() for _, tokens in parts]),
                 }
-        owned = {name: tensor.cpu().contiguous() for name, tensor in kept.items()}
-        write_atomically(self._file(index), lambda path: save_file(owned, path))
+        save_digested_tensors(self._file(index), kept, self._labels(index))
 
     def _likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         known = logits.float().log_softmax(-1)
@@ -116,13 +123,31 @@ class Teacher:
     def _read(self, index: int) -> dict[str, Tensor]:
         file = self._file(index)
         try:
-            return {name: one.to(self._device) for name, one in load_file(file).items()}
-        except (SafetensorError, FileNotFoundError) as error:
+            tensors, labels = load_digested_tensors(file)
+            if labels != self._labels(index):
+                raise DamagedFileError(f"it is that of {labels}")
+        except (DamagedFileError, OSError) as error:
             file.unlink(missing_ok=True)
             raise QuantizationError(
-                f"what the full-precision model said is damaged or gone ({file}: {error}). Run the "
-                "same command again: it is worked out anew, and training goes on from its state"
+                f"the full-precision model's predictions for window {index} are damaged or gone "
+                f"({file}: {error}), and the model is quantized by now. Run the same command "
+                "again: they are computed again, and training resumes from its saved state"
             ) from error
+        return {name: tensor.to(self._device) for name, tensor in tensors.items()}
+
+    def _is_intact(self, index: int) -> bool:
+        try:
+            check_digested_tensors(self._file(index))
+            with safe_open(self._file(index), "pt") as file:
+                labels = dict(file.metadata() or {})
+        except (DamagedFileError, SafetensorError, OSError):
+            return False
+        labels.pop("sha256", None)
+        return labels == self._labels(index)
+
+    def _labels(self, index: int) -> dict[str, str]:
+        """For the file's header: a file that was copied over another one is not taken for it."""
+        return {"window": str(index), "kind": self._kind}
 
     def _file(self, index: int) -> Path:
         return self._folder / f"{index:06d}.safetensors"

@@ -19,12 +19,19 @@ from transformers import (
 
 from crvq.config.model import ModelConfig, WheelPart
 from crvq.errors import ConfigError, SourceError
+from crvq.models.complete import check_complete, check_finite
 from crvq.models.experts import run_experts_one_by_one
 from crvq.models.gguf import dequantized_folder
 from crvq.models.model_folder import check_model_folder
 from crvq.models.quiet import quiet_transformers
 from crvq.sources.embedded import OTHER_MODEL, SMOLLM2, smollm2_gguf
 from crvq.sources.gguf_wheels import joined_gguf
+from crvq.sources.hub import (
+    drop_damaged_files,
+    hub_problem,
+    offline_where_unreachable,
+    why_unreachable,
+)
 from crvq.sources.wheel import PinnedWheel
 
 
@@ -101,19 +108,43 @@ def _from_hub(config: ModelConfig, device: torch.device | str) -> LoadedModel:
             "model.repo=facebook/opt-125m"
         )
     revision = config.revision or "main"
-    try:
-        model, tokenizer = _read(config.repo, config, {"revision": revision})
-    except SourceError:
-        raise
-    except Exception as error:
-        raise SourceError(
-            f"cannot read model.repo={config.repo} (model.revision={revision}) from the hub or "
-            f"its cache: {error}\nWays out: model=smollm2-135m needs no hub; or download the "
-            "repository elsewhere and set model.source=path model.path=FOLDER; a gated "
-            "repository needs `hf auth login`; weights that are only there as pickles are not read"
-        ) from error
+    with offline_where_unreachable() as reachable:
+        model, tokenizer = _read_intact(config.repo, revision, config, reachable)
     commit = _commit(config.repo, revision)
     return _finish(model, tokenizer, f"{config.repo}@{commit}", device)
+
+
+def _read_intact(
+    repo: str, revision: str, config: ModelConfig, reachable: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Read a repository, and once more where files in the hub's cache proved to be damaged."""
+    options = {"revision": revision, "local_files_only": not reachable}
+    for again in (True, False):
+        error: Exception | None = None
+        try:
+            read = _read(repo, config, options)
+        except Exception as raised:  # transformers, tokenizers and the network client: any kind
+            error = raised
+        damaged = drop_damaged_files(repo, revision)
+        if error is None and not damaged:
+            return read
+        if not (damaged and again and reachable):
+            break
+    if damaged:
+        raise SourceError(
+            f"{', '.join(damaged)} of {repo} in the hub's cache did not have the content that the "
+            "hub announced and were deleted; they are downloaded again when the hub answers"
+        ) from error
+    if isinstance(error, SourceError):
+        raise error
+    assert error is not None
+    raise SourceError(
+        f"cannot read model.repo={repo} (model.revision={revision}) from the hub or its cache: "
+        f"{'' if reachable else f'{why_unreachable()}; '}{hub_problem(error, repo, revision)}\n"
+        "Try one of: model=smollm2-135m needs no hub; or download the repository elsewhere and set "
+        "model.source=path model.path=FOLDER. Weights are read from safetensors only: of a "
+        "repository with nothing but pickled ones (.bin) name a revision with safetensors"
+    ) from error
 
 
 def _commit(repo: str, revision: str) -> str:
@@ -132,13 +163,8 @@ def _read(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where, dtype=_dtype(config), use_safetensors=True, output_loading_info=True, **options
         )
-    model, told = loaded
-    # transformers only warns of these, and fills them with random numbers.
-    if missing := sorted(told["missing_keys"]):
-        raise SourceError(
-            f"the weights in {where} lack {len(missing)} tensors of a {type(model).__name__}, "
-            f"such as {', '.join(missing[:5])}: it is another architecture's or a cut checkpoint"
-        )
+    model, info = loaded
+    check_complete(model, info, where)
     return model, tokenizer
 
 
@@ -151,12 +177,7 @@ def _finish(
     """Freeze the model, check its weights and put it on ``device``."""
     model.eval().requires_grad_(False)
     run_experts_one_by_one(model)
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise SourceError(
-                f"{name} of {description} holds NaN or infinity: the weights are damaged, or too "
-                "large for model.dtype; fetch them anew or set model.dtype=float32"
-            )
+    check_finite(model, description)
     nn.Module.to(model, device)
     return LoadedModel(model, tokenizer, description)
 

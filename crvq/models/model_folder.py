@@ -8,7 +8,7 @@ from pathlib import Path
 from crvq.errors import SourceError
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-_WAYS_OUT = "Ways out: model.path=ANOTHER_FOLDER_OR_GGUF, or model=smollm2-135m"
+_WAYS_OUT = "Try one of: model.path=ANOTHER_FOLDER_OR_GGUF, or model=smollm2-135m"
 
 
 def check_model_folder(folder: Path) -> None:
@@ -19,11 +19,21 @@ def check_model_folder(folder: Path) -> None:
             ones are never read), or misses some of the shards that its index names. The message
             lists what the folder does hold.
     """
+    if folder.is_file():
+        raise SourceError(
+            f"model.path={folder} is a file, not a folder; only .gguf files are read by "
+            f"themselves. For safetensors set model.path={folder.parent}"
+        )
     if not folder.is_dir():
         raise SourceError(
             f"model.path={folder}: there is no such folder or .gguf file. {_WAYS_OUT}"
         )
-    names = sorted(entry.name for entry in folder.iterdir())
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise SourceError(
+            f"model.path={folder} cannot be read: {error.strerror}. {_WAYS_OUT}"
+        ) from error
     holds = f"It holds: {', '.join(names[:20]) or 'nothing'}{' ...' if len(names) > 20 else ''}."
     if "config.json" not in names:
         ggufs = [name for name in names if name.endswith(".gguf")]

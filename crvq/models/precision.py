@@ -88,3 +88,15 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return any(capabilities.get(n, False) for n in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
+
+
+def compute_kind(device: torch.device) -> str:
+    """Return the kind of hardware that decides how sums are rounded, for keys of cached results.
+
+    The GPU's name, or the vector instructions that torch uses on the CPU.
+    """
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    if device.type == "cpu":
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    return device.type

@@ -145,11 +145,11 @@ def _store(record: RunRecord, weights: str) -> BlockStore:
             "differs); run the command that made the run with force=true: the present record is "
             "kept until the new one is complete"
         )
-    if store.fingerprint.get("weights_sha256") != weights:
+    if store.fingerprint.get("model_sha256") != weights:
         raise CheckpointError(
-            f"the model that {record.path} names no longer has the weights that were quantized "
-            "(their SHA-256 differs); put the old ones back, or quantize the new ones with "
-            "force=true"
+            f"the model that {record.path} names no longer has the weights that were quantized, or "
+            "another configuration (the SHA-256 of both differs); put the old one back, or "
+            "quantize the new one with force=true"
         )
     return store
 

@@ -19,7 +19,7 @@ from crvq.models.load import LoadedModel, load_model
 from crvq.models.precision import resolve_activation_dtype
 from crvq.pipeline.budget import fitted_params, within_budget
 from crvq.pipeline.device import resolve_device
-from crvq.pipeline.fingerprint import weights_digest
+from crvq.pipeline.fingerprint import model_digest
 from crvq.pipeline.known_results import KnownResults
 from crvq.pipeline.texts import EvaluationText, RunTexts, read_texts
 from crvq.sources.cache import cache_folder
@@ -62,8 +62,8 @@ class RunContext:
 
     @cached_property
     def weights(self) -> str:
-        """Digest of the full-precision weights; first asked for before any of them changes."""
-        return weights_digest(self.model)
+        """Digest of the full-precision model; first asked for before any weight changes."""
+        return model_digest(self.model)
 
     @cached_property
     def blocks(self) -> tuple[str, list[nn.Module]]:

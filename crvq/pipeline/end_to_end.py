@@ -139,7 +139,16 @@ class EndToEndStage:
         )
         path = self._folder / STATE_FILE
         begun = time.perf_counter()
-        done = distill(free, task, steps, path, identity, self._on_start(steps), self._on_step)
+        done = distill(
+            free,
+            task,
+            steps,
+            path,
+            identity,
+            self._on_start(steps),
+            self._on_step,
+            self._listener.message,
+        )
         self._listener.stage_finished(_STAGE, time.perf_counter() - begun)
         best = done.state.best
         weights = free.weights(best) if best is not None else {}

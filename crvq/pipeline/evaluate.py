@@ -14,9 +14,10 @@ import torch
 
 from crvq.config import EvalConfig, GenerationConfig, PerplexityConfig
 from crvq.evaluation.agreement import agreement, final_hidden_states
-from crvq.evaluation.generation import continuations, prompt_tokens
+from crvq.evaluation.generation import continuations, end_tokens, prompt_tokens
 from crvq.evaluation.perplexity import bits_per_byte, perplexity
 from crvq.models.context import context_limit
+from crvq.models.digest import tokenizer_digest
 from crvq.models.precision import measuring_precision
 from crvq.pipeline.context import RunContext
 from crvq.pipeline.fingerprint import tensor_digest
@@ -144,6 +145,7 @@ def described(text: EvaluationText) -> dict[str, object]:
         "scored_tokens": text.scored_tokens,
         "scored_bytes": text.scored_bytes,
         "protocol": f"{text.description}; {text.protocol}",
+        "bos": text.bos,
     }
 
 
@@ -234,8 +236,9 @@ class GenerationMeasure:
 
     def full_precision(self) -> None:
         """Look the texts up, or make and remember them."""
-        digests = [tensor_digest(tokens) for tokens in self._tokens]
+        loaded, digests = self._context.loaded, [tensor_digest(tokens) for tokens in self._tokens]
         key: list[str | int] = ["generation", *digests, self._config.max_new_tokens]
+        key += [tokenizer_digest(loaded.tokenizer), str(end_tokens(loaded.model, loaded.tokenizer))]
         known = (self._context.known.find(*key) or {}).get("texts")
         if not isinstance(known, list) or len(known) != len(self._tokens):
             known = self._continue("full precision")

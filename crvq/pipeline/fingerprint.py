@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from crvq.config import RunConfig
-from crvq.models.digest import tensor_digest, weights_digest
+from crvq.models.digest import model_digest, tensor_digest
 from crvq.tracking.run_id import algorithm
 
-__all__ = ["ROUNDING_ONLY", "derived_seed", "fingerprint", "tensor_digest", "weights_digest"]
+__all__ = ["ROUNDING_ONLY", "derived_seed", "fingerprint", "model_digest", "tensor_digest"]
 
 ROUNDING_ONLY = frozenset({"threads", "torch"})
 """Keys of a fingerprint that change only how sums round: a run resumes although they differ."""
@@ -30,7 +30,7 @@ def fingerprint(
 
     Args:
         config: the run's.
-        weights: digest of the model's.
+        weights: `model_digest` of the full-precision model.
         windows: calibration tokens.
         activation_dtype: of forward passes.
         device_type: where blocks are quantized.
@@ -39,7 +39,7 @@ def fingerprint(
     return {
         **config.identity(),
         "algorithm": algorithm(config),
-        "weights_sha256": weights,
+        "model_sha256": weights,
         "calibration_tokens_sha256": tensor_digest(windows),
         "activation_dtype": str(activation_dtype).removeprefix("torch."),
         "torch": torch.__version__,

@@ -4,47 +4,70 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
-from crvq.files.atomic import write_json
+from crvq.files.digested import DamagedFileError, read_digested_json, write_digested_json
+from crvq.models.precision import compute_kind
+
+REVISION = 1
+"""Of the measurements in `crvq.evaluation`; a change of their results needs the next number."""
 
 
 @dataclass(frozen=True)
 class KnownResults:
-    """Results by all that they depend on; a changed weight, type, device or version is a miss."""
+    """Results by everything that they depend on; a change of any of it is a miss.
+
+    Args:
+        cache: the cache folder.
+        model: from `crvq.models.digest.model_digest`: weights and configuration.
+        activation_dtype: of forward passes.
+        device: where they are computed.
+    """
 
     cache: Path
-    """Cache folder."""
-    weights: str
-    """Digest of the model's weights."""
+    model: str
     activation_dtype: torch.dtype
     device: torch.device
 
     def find(self, *parts: str | int) -> dict[str, Any] | None:
-        """What was kept under ``parts``; None if nothing was, or it is damaged."""
+        """Return what was kept under ``parts``; None if nothing was, or it is damaged."""
+        made_from = self._made_from(parts)
         try:
-            found = json.loads(self._file(parts).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = read_digested_json(self._file(made_from))
+        except (OSError, DamagedFileError):
             return None
-        return found if isinstance(found, dict) else None
+        # The file's name is a short digest, and files can be copied or renamed.
+        known = isinstance(found, dict) and found.get("made_from") == made_from
+        values = found.get("values") if known else None
+        return values if isinstance(values, dict) else None
 
     def keep(self, values: dict[str, Any], *parts: str | int) -> None:
-        """Remember ``values`` (what JSON can say) under ``parts``: name and inputs of a metric."""
-        write_json(self._file(parts), values)
+        """Remember ``values`` (what JSON can express).
 
-    def _file(self, parts: tuple[Any, ...]) -> Path:
-        everything = [
-            self.weights,
+        Args:
+            values: the result.
+            parts: name of the metric and everything of its protocol: tokens, tokenizer, context.
+        """
+        made_from = self._made_from(parts)
+        write_digested_json(self._file(made_from), {"made_from": made_from, "values": values})
+
+    def _made_from(self, parts: Sequence[str | int]) -> list[Any]:
+        return [
+            REVISION,
+            self.model,
             *parts,
             str(self.activation_dtype),
-            self.device.type,
-            torch.__version__,
-            transformers.__version__,
+            compute_kind(self.device),
+            f"torch {torch.__version__}",
+            f"transformers {version('transformers')}",
         ]
-        name = hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:32]
+
+    def _file(self, made_from: list[Any]) -> Path:
+        name = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
         return self.cache / "full_precision" / f"{name}.json"

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from crvq.config import RunConfig, TextConfig
+from crvq.data.bos import Bos, resolve_bos
 from crvq.data.documents import Documents
 from crvq.data.evaluation_windows import cut_windows
 from crvq.data.overlap import assert_disjoint
@@ -34,6 +35,8 @@ class EvaluationText:
     scored_bytes: int | None = None
     """UTF-8 bytes that the scored tokens stand for; None if the tokenizer cannot tell."""
     protocol: str = "windows do not overlap"
+    bos: Bos = "none"
+    """Whether each window begins with BOS."""
 
     @property
     def scored_tokens(self) -> int:
@@ -62,6 +65,7 @@ def read_texts(
         SourceError: a text that is missing, empty or unreachable.
     """
     limit = context_limit(loaded.model)
+    kind = str(loaded.model.config.get_text_config().model_type)
     if calibrates:
         check_context(config.calibration.length, limit, "calibration.length")
     for name, dataset in config.eval.perplexity.items():
@@ -72,14 +76,16 @@ def read_texts(
         wanted = {"samples": config.finetune.windows(config.calibration)}
         source = config.calibration.model_copy(update=wanted)
         documents = _documents(source, cache, loaded, "calibration")
-        tokens = tokenize(documents, loaded.tokenizer)
-        calibration = _calibration_windows(config, tokens)
+        bos = resolve_bos(config.calibration.bos, loaded.tokenizer, kind, "calibration.bos")
+        tokens = tokenize(documents, loaded.tokenizer, special_tokens=bos == "none")
+        begin = loaded.tokenizer.bos_token_id if bos == "each_window" else None
+        calibration = _calibration_windows(config, tokens, begin)
         description = documents.description
     evaluation = {}
     for name, dataset in config.eval.perplexity.items():
         key = f"eval.perplexity.{name}"
         documents = _documents(dataset, cache, loaded, key)
-        cut = cut_windows(documents, loaded.tokenizer, dataset, key)
+        cut = cut_windows(documents, loaded.tokenizer, dataset, key, kind)
         if calibration is not None:
             assert_disjoint(calibration, cut.ids, "calibration", key)
         evaluation[name] = EvaluationText(
@@ -89,17 +95,19 @@ def read_texts(
             cut.overlap,
             cut.scored_bytes,
             cut.protocol,
+            cut.bos,
         )
     return RunTexts(calibration, description, evaluation)
 
 
-def _calibration_windows(config: RunConfig, tokens: Tensor) -> Tensor:
+def _calibration_windows(config: RunConfig, tokens: Tensor, bos: int | None) -> Tensor:
     """Windows for statistics, and for fine-tuning as well where that wants more."""
     calibration = config.calibration
     samples = config.finetune.windows(calibration)
-    more = samples > calibration.samples <= len(tokens) // calibration.length
+    length = calibration.length - (bos is not None)  # tokens of text in a window
+    more = samples > calibration.samples <= len(tokens) // length
     key = "finetune" if more else "calibration"
-    return calibration_windows(tokens, samples, calibration.length, calibration.seed, key)
+    return calibration_windows(tokens, samples, calibration.length, calibration.seed, key, bos)
 
 
 def _documents(config: TextConfig, cache: Path, loaded: LoadedModel, key: str) -> Documents:

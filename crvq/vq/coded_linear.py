@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from crvq.vq.additive_code import AdditiveCode
+from crvq.vq.computed_once import computed_once
 from crvq.vq.curvature import Curvature
 from crvq.vq.tiles import tiles
 
@@ -32,7 +32,7 @@ class CodedLinear:
     importance: float = 1.0
     """Weight of this linear's loss when several linears share codebooks."""
 
-    @cached_property
+    @computed_once
     def inverse_order(self) -> Tensor:
         """π⁻¹, ``(groups * d,)``: channel j lies at coded position π⁻¹[j]."""
         return self.order.argsort()
@@ -45,12 +45,12 @@ class CodedLinear:
         """Unscaled decoded rows, natural order: ``(rows, groups * d)``."""
         return self.natural(self.code.decode(codebooks, rows))
 
-    @cached_property
+    @computed_once
     def stiffness(self) -> Tensor:
         """``1 / diag(H⁻¹)`` permuted by π."""
         return self.curvature.stiffness[self.order]
 
-    @cached_property
+    @computed_once
     def feedback_factor(self) -> Tensor:
         """U with ``H⁻¹ = Uᵀ U`` in coded order; see `Curvature.feedback_factor`."""
         return self.curvature.feedback_factor(self.order)
@@ -64,7 +64,7 @@ class CodedLinear:
         """d."""
         return self.weight.shape[1] // self.code.groups
 
-    @cached_property
+    @computed_once
     def energy(self) -> float:
         """``tr(W H Wᵀ)``: the loss of quantizing everything to zero."""
         parts = (self.weight[rows] for rows in self.row_tiles())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from threading import RLock
 
 import torch
 from torch import Tensor
 
+from crvq.vq.computed_once import computed_once
 from crvq.vq.triangular import inverse_factor
 
 # A channel whose activations are this much weaker than the typical live channel is dead: its
@@ -86,7 +86,7 @@ class Curvature:
                 self._factor = order, self.feedback_factor(order)
             return self._factor[1]
 
-    @cached_property
+    @computed_once
     def stiffness(self) -> Tensor:
         """``1 / diag(H⁻¹)``, ``(in,)``: what an error in a channel costs if the others may answer.
 

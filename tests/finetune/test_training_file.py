@@ -4,7 +4,12 @@ import torch
 from crvq.config.finetune import TrainingConfig
 from crvq.finetune.free_values import FreeValues, norm_parameters
 from crvq.finetune.training import Training
-from crvq.finetune.training_file import load_training, save_training
+from crvq.finetune.training_file import (
+    forget_training,
+    load_training,
+    previous_state,
+    save_training,
+)
 
 
 class PowerCutError(BaseException):
@@ -51,7 +56,7 @@ def test_a_cut_training_ends_as_the_uninterrupted_one(fresh, tmp_path, cut):
     with pytest.raises(PowerCutError):
         training.run(losses, validate, power_cut)
     free, training, losses, validate = fresh()
-    assert load_training(path, training, free, "one")
+    assert load_training(path, training, free, "one").resumed
     assert training.state.step == cut
     summary = training.run(losses, validate)
     assert summary.steps == 30
@@ -70,7 +75,7 @@ def test_a_finished_training_is_not_trained_again(fresh, tmp_path):
     summary = training.run(losses, validate, lambda state: save_training(path, training, free, "x"))
     best = validate()
     free, training, _, validate = fresh()
-    assert load_training(path, training, free, "x")
+    assert load_training(path, training, free, "x").resumed
     again = training.run(lambda step: pytest.fail("a step was taken"), validate)
     assert (again.steps, again.best_loss) == (summary.steps, summary.best_loss)
     assert validate() == best
@@ -79,12 +84,61 @@ def test_a_finished_training_is_not_trained_again(fresh, tmp_path):
 def test_another_trainings_state_is_left_alone(fresh, tmp_path):
     free, training, losses, validate = fresh()
     path = tmp_path / "state.safetensors"
-    assert not load_training(path, training, free, "one")
+    assert not load_training(path, training, free, "one").resumed
     training.run(losses, validate, lambda state: save_training(path, training, free, "other"))
     free, training, losses, validate = fresh()
     before = free.values()
-    assert not load_training(path, training, free, "one")
-    path.write_bytes(path.read_bytes()[:-9])
-    assert not load_training(path, training, free, "other")
+    assert not load_training(path, training, free, "one").resumed
+    for file in (path, previous_state(path)):
+        file.write_bytes(file.read_bytes()[:-9])
+    assert not load_training(path, training, free, "other").resumed
     assert training.state.step == 0
     assert all(torch.equal(value, before[name]) for name, value in free.values().items())
+
+
+@pytest.fixture
+def saved(fresh, tmp_path):
+    """The file of a training that was cut after ten steps; the one before it is of step nine."""
+    path = tmp_path / "state.safetensors"
+    free, training, losses, validate = fresh()
+
+    def power_cut(state):
+        save_training(path, training, free, "one")
+        if state.step == 10:
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        training.run(losses, validate, power_cut)
+    return path
+
+
+def test_no_changed_byte_is_trained_on(fresh, saved):
+    content = saved.read_bytes()
+    free, training, _, _ = fresh()
+    for place in range(0, len(content), 37):
+        saved.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        found = load_training(saved, training, free, "one")
+        assert found.resumed
+        assert "resumes from the state before it, step 9" in found.message
+
+
+def test_a_training_with_a_damaged_state_ends_as_the_uninterrupted_one(fresh, saved):
+    free, training, losses, validate = fresh()
+    training.run(losses, validate)
+    whole = free.values()
+    for harm in (lambda: saved.write_bytes(b""), lambda: previous_state(saved).write_bytes(b"x")):
+        harm()
+        free, training, losses, validate = fresh()
+        found = load_training(saved, training, free, "one")
+        training.run(losses, validate)
+        for name, value in free.values().items():
+            assert torch.equal(value, whole[name]), name
+    assert not found.resumed
+    assert "damaged, so training starts over" in found.message
+
+
+def test_a_forgotten_training_starts_over_without_a_word(fresh, saved):
+    forget_training(saved)
+    free, training, _, _ = fresh()
+    found = load_training(saved, training, free, "one")
+    assert (found.resumed, found.message) == (False, None)

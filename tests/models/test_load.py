@@ -1,8 +1,10 @@
+import json
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 from crvq.config import ModelConfig
@@ -56,6 +58,44 @@ def test_missing_tensors_are_an_error_and_not_random_numbers(model_folder, tmp_p
     change_weights(model_folder, lambda tensors: tensors.pop(name))
     with pytest.raises(SourceError, match=f"lack 1 tensors .*{name}"):
         from_path(model_folder, tmp_path)
+
+
+def test_shards_of_which_the_index_leaves_one_out_are_an_error(tiny_llama, model_folder, tmp_path):
+    (model_folder / "model.safetensors").unlink()
+    tiny_llama.save_pretrained(model_folder, max_shard_size="8KB")
+    index = model_folder / "model.safetensors.index.json"
+    listed = json.loads(index.read_text())
+    gone = sorted(set(listed["weight_map"].values()))[-1]
+    names = [name for name, file in listed["weight_map"].items() if file == gone]
+    from_path(model_folder, tmp_path)  # whole
+    listed["weight_map"] = {n: f for n, f in listed["weight_map"].items() if f != gone}
+    index.write_text(json.dumps(listed))
+    with pytest.raises(SourceError, match=f"lack {len(names)} tensors .*{min(names)}"):
+        from_path(model_folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "left_out"),
+    [
+        ({"num_hidden_layers": 1}, "model.layers.1.input_layernorm.weight"),
+        ({"attention_bias": False}, "model.layers.0.self_attn.q_proj.bias"),
+    ],
+)
+def test_weights_that_the_config_leaves_out_are_an_error(
+    tiny_llama, model_folder, tmp_path, change, left_out
+):
+    settings = tiny_llama.config.to_dict() | {"attention_bias": "attention_bias" in change}
+    LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(model_folder)
+    from_path(model_folder, tmp_path)  # whole
+    file = model_folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(SourceError, match=f"no place for: .*{left_out}"):
+        from_path(model_folder, tmp_path)
+
+
+def test_tensors_outside_the_blocks_may_be_left_out(model_folder, tmp_path):
+    change_weights(model_folder, lambda tensors: tensors.update({"v_head.weight": torch.zeros(3)}))
+    assert from_path(model_folder, tmp_path)
 
 
 def test_weights_of_another_shape_are_an_error(model_folder, tmp_path):

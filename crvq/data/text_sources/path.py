@@ -17,17 +17,19 @@ def load(config: TextConfig, cache: Path) -> Documents:
     if config.path is None:
         raise ConfigError("path is not set, but source=path needs it: a text file or a folder")
     path = Path(config.path).expanduser()
-    texts: list[str] = []
-    for file in _files(path):
-        reader = find_reader(file)
-        assert reader is not None
-        try:
+    description, texts = str(path), list[str]()
+    try:
+        for file in _files(path):
+            path = file
+            reader = find_reader(file)
+            assert reader is not None
             texts += reader(file, config.column)
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{file} is not UTF-8 text: {error}; convert it first") from error
-        except OSError as error:
-            raise SourceError(f"{file} cannot be read: {error}") from error
-    return Documents(chosen(texts, config), str(path), config.separator)
+    except OSError as error:
+        raise SourceError(
+            f"{path} cannot be read: {error.strerror or error}; check its permissions, or set path "
+            "to another file"
+        ) from error
+    return Documents(chosen(texts, config), description, config.separator)
 
 
 def _files(path: Path) -> list[Path]:
@@ -42,6 +44,8 @@ def _files(path: Path) -> list[Path]:
                 f"{', '.join(names) or 'nothing'}"
             )
         return files
+    if path.exists() and not path.is_file():
+        raise SourceError(f"path={path} is neither a regular file nor a folder")
     if not path.is_file():
         raise SourceError(f"path={path}: there is no such file or folder (from {Path.cwd()})")
     if find_reader(path) is None:

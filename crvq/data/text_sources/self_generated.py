@@ -18,11 +18,11 @@ from crvq.config.text import TextConfig
 from crvq.data.documents import Documents
 from crvq.data.registry import text_source
 from crvq.errors import ConfigError
-from crvq.files.atomic import write_json
+from crvq.files.digested import DamagedFileError, read_digested_json, write_digested_json
 from crvq.models.context import context_limit
-from crvq.models.digest import weights_digest
+from crvq.models.digest import model_digest, tokenizer_digest
 from crvq.models.load import LoadedModel
-from crvq.models.precision import resolve_activation_dtype
+from crvq.models.precision import compute_kind, resolve_activation_dtype
 from crvq.models.sampling import sample_tokens
 
 # Texts that are written side by side: more would take more memory for keys and values.
@@ -52,13 +52,16 @@ def load(config: TextConfig, cache: Path, loaded: LoadedModel) -> Documents:
     seed = config.shuffle_seed or 0
     device = next(loaded.model.parameters()).device
     dtype = resolve_activation_dtype("auto", device, next(loaded.model.parameters()).dtype)
-    made_from = [weights_digest(loaded.model), length, count, seed, str(dtype), device.type]
+    made_from = [model_digest(loaded.model), tokenizer_digest(loaded.tokenizer), length, count]
+    made_from += [seed, _SIDE_BY_SIDE, str(dtype), compute_kind(device)]
     made_from += [torch.__version__, transformers.__version__]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
     file = cache / "self_generated" / f"{key}.json"
-    if not file.exists():
-        write_json(file, _written(loaded, length, count, seed, dtype))
-    texts = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        texts = read_digested_json(file)
+    except (FileNotFoundError, DamagedFileError):
+        texts = _written(loaded, length, count, seed, dtype)
+        write_digested_json(file, texts)
     description = f"{count} texts of {length} tokens by {loaded.description} itself, seed {seed}"
     return Documents(texts, description, config.separator)
 

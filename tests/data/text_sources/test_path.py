@@ -1,6 +1,10 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from crvq.config import TextConfig
+from crvq.data.documents import Documents, require_text
 from crvq.data.text_sources.path import load
 from crvq.errors import ConfigError, SourceError
 
@@ -48,3 +52,25 @@ def test_text_that_is_not_utf8_is_told(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(SourceError, match="not UTF-8"):
         texts(tmp_path / "a.txt", tmp_path)
+
+
+def test_what_cannot_be_read_is_one_error(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(SourceError, match=r"pipe\.txt is neither a regular file nor a folder"):
+        texts(tmp_path / "pipe.txt", tmp_path)
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(SourceError, match=r"folder\.jsonl is a folder without"):
+        texts(tmp_path / "folder.jsonl", tmp_path)
+    (tmp_path / "locked.txt").write_text("text")
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(SourceError, match=r"locked\.txt cannot be read: Permission denied; check"):
+        texts(tmp_path / "locked.txt", tmp_path)
+
+
+def test_documents_with_half_a_character_are_refused():
+    with pytest.raises(SourceError, match=r"made: document 1 has the lone surrogate '.ud83d' at"):
+        require_text(Documents(["fine", "half \ud83d"], "made"))

@@ -38,6 +38,23 @@ def test_it_is_written_once(loaded, tmp_path, monkeypatch):
     assert load_documents(config(), tmp_path, loaded) == first
 
 
+def test_damaged_text_is_written_again(loaded, tmp_path):
+    first = load_documents(config(), tmp_path, loaded)
+    (file,) = (tmp_path / "self_generated").iterdir()
+    content = file.read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 5)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert load_documents(config(), tmp_path, loaded) == first
+        assert file.read_bytes() == content
+
+
+def test_another_tokenizers_text_is_not_taken(loaded, tmp_path):
+    load_documents(config(), tmp_path, loaded)
+    loaded.tokenizer.add_special_tokens({"eos_token": "w7"})
+    load_documents(config(), tmp_path, loaded)
+    assert len(list((tmp_path / "self_generated").iterdir())) == 2
+
+
 def test_another_models_text_is_not_taken(loaded, tmp_path):
     first = load_documents(config(), tmp_path, loaded)
     with torch.no_grad():
