@@ -5,7 +5,6 @@ from crvq.config.finetune import TrainingConfig
 from crvq.finetune.free_values import FreeValues, norm_parameters
 from crvq.finetune.training import Training
 from crvq.finetune.training_file import (
-    forget_training,
     load_training,
     previous_state,
     save_training,
@@ -135,10 +134,3 @@ def test_a_training_with_a_damaged_state_ends_as_the_uninterrupted_one(fresh, sa
             assert torch.equal(value, whole[name]), name
     assert not found.resumed
     assert "damaged, so training starts over" in found.message
-
-
-def test_a_forgotten_training_starts_over_without_a_word(fresh, saved):
-    forget_training(saved)
-    free, training, _, _ = fresh()
-    found = load_training(saved, training, free, "one")
-    assert (found.resumed, found.message) == (False, None)
