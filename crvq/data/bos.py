@@ -19,8 +19,8 @@ at most the very first window begins with BOS (GPTQ's code, and the papers that 
 
 _NEED_BOS = ("gemma", "recurrent_gemma")
 """Families, by the beginning of their ``model_type``, that were trained on nothing but sequences
-with BOS and are evaluated so by their authors. Without it Gemma 3 270M has a perplexity of 27.3
-instead of 18.8 on three windows of WikiText-2."""
+with BOS and are evaluated so by their authors. With ``none`` Gemma 3 270M has a perplexity of 25.2
+instead of 19.8 on the first three windows of WikiText-2's test text."""
 
 
 def resolve_bos(

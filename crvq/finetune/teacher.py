@@ -22,6 +22,7 @@ from crvq.files.digested import (
 )
 from crvq.finetune.kl_divergence import POSITIONS, Divergence, Head, exact_kl, top_k_kl
 from crvq.models.precision import forward_precision
+from crvq.sources.cache import writing_cache
 
 TeacherKind = Literal["hidden_states", "top_k"]
 
@@ -97,7 +98,8 @@ class Teacher:
                     "log_probabilities": torch.cat([values for values, _ in parts]),
                     "tokens": torch.cat([tokens.int() for _, tokens in parts]),
                 }
-        save_digested_tensors(self._file(index), kept, self._labels(index))
+        with writing_cache(self._file(index)):
+            save_digested_tensors(self._file(index), kept, self._labels(index))
 
     def _likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         known = logits.float().log_softmax(-1)

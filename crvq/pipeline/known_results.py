@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from crvq.files.digested import DamagedFileError, read_digested_json, write_digested_json
+from crvq.files.digested import DamagedFileError, read_digested_json
 from crvq.models.precision import compute_kind
+from crvq.sources.cache import remember
 
 REVISION = 1
 """Of the measurements in `crvq.evaluation`; a change of their results needs the next number."""
@@ -55,7 +56,7 @@ class KnownResults:
             parts: name of the metric and everything of its protocol: tokens, tokenizer, context.
         """
         made_from = self._made_from(parts)
-        write_digested_json(self._file(made_from), {"made_from": made_from, "values": values})
+        remember(self._file(made_from), {"made_from": made_from, "values": values})
 
     def _made_from(self, parts: Sequence[str | int]) -> list[Any]:
         return [

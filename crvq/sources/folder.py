@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crvq.files.digested import DamagedFileError, read_digested_json, write_digested_json
+from crvq.sources.cache import writing_cache
 from crvq.sources.digest import sha256_of_file
 
 DIGESTS = "digests.json"
@@ -21,23 +22,27 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     The folder gets a file `DIGESTS`, by which `folder_damage` later tells whether it is intact. A
     folder that already stands at ``path`` is replaced. When another process puts its own there
     at the same moment, theirs is kept: callers write equal contents under equal names.
+
+    Raises:
+        SourceError: the disk is full or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        fresh = workplace / "fresh"
-        fresh.mkdir()
-        fill(fresh)
-        write_digested_json(fresh / DIGESTS, _digests(fresh))
-        if path.exists():
-            _rename_if_there(path, workplace / "old")
+    with writing_cache(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:
-            os.rename(fresh, path)
-        except OSError:
-            if not path.is_dir():
-                raise
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+            fresh = workplace / "fresh"
+            fresh.mkdir()
+            fill(fresh)
+            write_digested_json(fresh / DIGESTS, _digests(fresh))
+            if path.exists():
+                _rename_if_there(path, workplace / "old")
+            try:
+                os.rename(fresh, path)
+            except OSError:
+                if not path.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(workplace, ignore_errors=True)
 
 
 def folder_damage(path: Path) -> str | None:

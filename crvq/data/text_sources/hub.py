@@ -15,7 +15,8 @@ from crvq.config.text import TextConfig
 from crvq.data.documents import Documents, require_text
 from crvq.data.registry import text_source
 from crvq.errors import ConfigError, SourceError
-from crvq.files.digested import DamagedFileError, read_digested_json, write_digested_json
+from crvq.files.digested import DamagedFileError, read_digested_json
+from crvq.sources.cache import remember
 from crvq.sources.hub import (
     dataset_commit,
     hub_problem,
@@ -80,7 +81,7 @@ def _kept_or_read(config: TextConfig, description: str, cache: Path) -> list[str
         texts = _from_datasets(config, description, reachable)
     require_text(Documents(texts, description))
     if reachable:
-        write_digested_json(file, {"made_from": made_from, "commit": commit, "texts": texts})
+        remember(file, {"made_from": made_from, "commit": commit, "texts": texts})
     return texts
 
 

@@ -18,12 +18,13 @@ from crvq.config.text import TextConfig
 from crvq.data.documents import Documents
 from crvq.data.registry import text_source
 from crvq.errors import ConfigError
-from crvq.files.digested import DamagedFileError, read_digested_json, write_digested_json
+from crvq.files.digested import DamagedFileError, read_digested_json
 from crvq.models.context import context_limit
 from crvq.models.digest import model_digest, tokenizer_digest
 from crvq.models.load import LoadedModel
 from crvq.models.precision import compute_kind, resolve_activation_dtype
 from crvq.models.sampling import sample_tokens
+from crvq.sources.cache import remember
 
 # Texts that are written side by side: more would take more memory for keys and values.
 _SIDE_BY_SIDE = 32
@@ -61,7 +62,7 @@ def load(config: TextConfig, cache: Path, loaded: LoadedModel) -> Documents:
         texts = read_digested_json(file)
     except (FileNotFoundError, DamagedFileError):
         texts = _written(loaded, length, count, seed, dtype)
-        write_digested_json(file, texts)
+        remember(file, texts)
     description = f"{count} texts of {length} tokens by {loaded.description} itself, seed {seed}"
     return Documents(texts, description, config.separator)
 
