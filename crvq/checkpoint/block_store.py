@@ -24,7 +24,9 @@ from crvq.checkpoint.manifest import (
 from crvq.errors import CheckpointError
 from crvq.files.atomic import write_atomically
 from crvq.tracking.events import LayerRow
-from crvq.weights.quantized import QuantizedWeight, unpack_weight
+from crvq.weights.fields import FormatError
+from crvq.weights.formats import unpack_weight
+from crvq.weights.quantized import QuantizedWeight
 
 _SHARED_FILE = "shared.safetensors"
 _OUTER_FILE = "outer.safetensors"
@@ -243,7 +245,7 @@ class BlockStore:
                 )
             try:
                 weights[kind] = unpack_weight(header, own, together)
-            except (KeyError, ValueError) as error:
+            except FormatError as error:
                 raise CheckpointError(
                     f"{kind} of block {block} in {self.folder} cannot be unpacked: {error}"
                 ) from error

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from crvq.methods.coded_layout import padded_features
 from crvq.methods.method import LinearInput, LinearShape
-from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.alternate import storable_scales
 from crvq.vq.codebook_storage import CodebookDtype, store_codebook
 from crvq.vq.coded_linear import CodedLinear
-from crvq.weights.additive import AdditiveWeight
+from crvq.weights.additive import AdditiveSizes, AdditiveWeight
 from crvq.weights.bits import BitCount
 
 
@@ -96,22 +93,16 @@ def additive_bits(
         if groups == 0 or (exhausted and groups <= coverage[len(sizes) - 1]):
             break
         sizes.append(min(wanted, out_features * groups))
-    number = torch.int8 if dtype == "int8" else torch.float16
-    codebooks = []
-    for size in sizes:
-        parts = {"entries": torch.empty(size, group_size, dtype=number, device="meta")}
-        if dtype == "int8":
-            parts["steps"] = torch.empty(group_size, dtype=torch.float16, device="meta")
-        codebooks.append(parts)
-    # Tensors without storage: the weight itself says what it would weigh.
-    codes = [torch.empty(out_features, groups, device="meta") for groups in coverage[: len(sizes)]]
-    hollow = AdditiveWeight(
-        out_features=out_features,
-        in_features=in_features,
-        code=AdditiveCode(codes, torch.empty(out_features, device="meta")),
-        codebooks=codebooks,
-        order=torch.empty(padded_features(in_features, group_size), device="meta"),
-        reordered=stored_positions,
-        codebook_share=share,
+    return AdditiveWeight.count(
+        AdditiveSizes(
+            out_features=out_features,
+            in_features=in_features,
+            group_size=group_size,
+            groups=coverage[: len(sizes)],
+            entries=sizes,
+            codebook_dtype=dtype,
+            reordered=stored_positions,
+            codebook_set=None,
+            codebook_share=share,
+        )
     )
-    return hollow.bits()

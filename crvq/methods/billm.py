@@ -126,14 +126,8 @@ class BillmMethod(LinearByLinear[BillmParams]):
         place, rest = torch.arange(in_features), in_features % block
         most = torch.full_like(place, most_salient_columns(block, params.most_salient))
         most[in_features - rest :] = most_salient_columns(rest, params.most_salient)
-        hollow = torch.empty(out_features, in_features, device="meta")
-        weight = SplitBinaryWeight(
-            block=block,
-            salient=place % block < most,
-            signs=hollow,
-            second_signs=hollow,
-            sparse=hollow if params.splitting else None,
-            scales=hollow,
-            centres=hollow if params.centres else None,
+        return SplitBinaryWeight.count(
+            SplitBinaryWeight.sizes_of(
+                out_features, place % block < most, block, params.splitting, params.centres
+            )
         )
-        return weight.bits()

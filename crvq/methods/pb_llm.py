@@ -15,7 +15,7 @@ from crvq.methods.registry import register_method
 from crvq.vq.gptq import quantize_columns
 from crvq.vq.partial_binary import PartialBinaryColumns, salient_number
 from crvq.weights.bits import BitCount
-from crvq.weights.partial_binary import PartialBinaryWeight, partial_binary_bits
+from crvq.weights.partial_binary import PartialBinarySizes, PartialBinaryWeight
 
 # Salient ratios that a budget may choose: 0 to 0.5.
 _RATIOS = [part / 400 for part in range(200, -1, -1)]
@@ -97,4 +97,12 @@ class PbLlmMethod(LinearByLinear[PbLlmParams]):
         whole, rest = divmod(in_features, span)
         salient = whole * salient_number(out_features * span, params.salient_ratio)
         salient += salient_number(out_features * rest, params.salient_ratio)
-        return partial_binary_bits((out_features, in_features), salient, span, params.salient_bits)
+        return PartialBinaryWeight.count(
+            PartialBinarySizes(
+                out_features=out_features,
+                in_features=in_features,
+                salient_bits=params.salient_bits,
+                group_size=span,
+                salient=salient,
+            )
+        )

@@ -21,13 +21,13 @@ PYTHON = '''
 from crvq.config.strict import StrictModel
 from crvq.methods.method import QuantizedLinear
 from crvq.methods.registry import register_method
-from crvq.weights.bitpack import pack_bits, unpack_bits
-from crvq.weights.bits import BitCount
+from crvq.weights.fields import Field, Sizes
 from crvq.weights.quantized import QuantizedWeight
 
 
 class SignWeight(QuantizedWeight):
     format = "toy_sign"
+    header_type = Sizes
 
     def __init__(self, signs, scales):
         self.signs, self.scales = signs, scales
@@ -35,20 +35,20 @@ class SignWeight(QuantizedWeight):
     def dequantize(self):
         return (2.0 * self.signs - 1) * self.scales.float()[:, None]
 
-    def bits(self):
-        tensors = self.pack()
-        return BitCount(codes=8.0 * len(tensors["signs"]), scales=16.0 * len(self.scales))
+    @classmethod
+    def stored_fields(cls, sizes):
+        rows, columns = sizes.out_features, sizes.in_features
+        return [Field("signs", "codes", (rows, columns), 1), Field("scales", "scales", (rows,))]
 
-    def pack(self):
-        return {"signs": pack_bits(self.signs, 1), "scales": self.scales}
+    def sizes(self):
+        return Sizes(out_features=self.signs.shape[0], in_features=self.signs.shape[1])
 
-    def header(self):
-        return {"format": self.format, "shape": list(self.signs.shape)}
+    def values(self):
+        return {"signs": self.signs, "scales": self.scales}
 
     @classmethod
-    def unpack(cls, header, tensors, shared):
-        signs = unpack_bits(tensors["signs"], 1, tuple(header["shape"]))
-        return cls(signs, tensors["scales"])
+    def from_values(cls, sizes, values):
+        return cls(values["signs"], values["scales"])
 
 
 class ToyParams(StrictModel):
