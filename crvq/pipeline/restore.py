@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from crvq.checkpoint import BlockStore
+from crvq.checkpoint import BlockStore, ModelShapes
 from crvq.errors import CheckpointError
 from crvq.models.blocks import find_blocks
 from crvq.pipeline.stored_block import put_block, put_outer
@@ -31,5 +31,5 @@ def restore_model(model: nn.Module, store: BlockStore, skip: Sequence[str] = ())
             "command with force=true to quantize anew"
         )
     for index, block in enumerate(blocks):
-        put_block(block, store.load_block(index), skip)
+        put_block(block, store.load_block(index, ModelShapes.of(block, skip)), skip)
     put_outer(model, store)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crvq.checkpoint import BlockStore, StoredBlock
+from crvq.checkpoint import BlockStore, ModelShapes, StoredBlock
 from crvq.models.linear_slots import find_slots
 from crvq.weights.quantized import QuantizedWeight
 
@@ -32,7 +32,7 @@ def put_block(block: nn.Module, stored: StoredBlock, skip: Sequence[str]) -> Non
 def put_outer(model: nn.Module, store: BlockStore) -> None:
     """Put trained norms and biases that belong to no block into the model."""
     with torch.no_grad():
-        for name, value in store.load_outer().items():
+        for name, value in store.load_outer(ModelShapes.of(model)).items():
             model.get_parameter(name).copy_(value)
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from crvq.checkpoint import BlockStore
+from crvq.checkpoint import BlockStore, ModelShapes
 from crvq.config import RunConfig
 from crvq.errors import ConfigError, QuantizationError
 from crvq.finetune.free_values import nothing_to_train
@@ -187,7 +187,7 @@ class BlockWalk:
             self._tuner.before_quantization(index)
         if not self._quantized_stream:
             self._stream.advance(index)
-        stored = self._store.load_block(index)
+        stored = self._store.load_block(index, ModelShapes.of(self._blocks[index], self._skip))
         put_block(self._blocks[index], stored, self._skip)
         self._follow(stored.weights)
         if stored.training is not None:
