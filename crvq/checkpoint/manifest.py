@@ -107,14 +107,16 @@ def read_manifest(folder: Path) -> Manifest | None:
 
     Raises:
         DamagedManifestError: it cannot be read, or its digest is not that of its content.
-        CheckpointError: it was written by a newer version.
+        CheckpointError: a newer version wrote it, or the system cannot read it.
     """
     path = folder / MANIFEST_FILE
     try:
         values = _read_json(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:  # not damaged, perhaps: nothing may be thrown away for it
+        raise CheckpointError(f"{path} cannot be read: {_short(error)}") from error
+    except (ValueError, RecursionError) as error:
         raise DamagedManifestError(f"{path} is damaged: {_short(error)}") from error
     version = values.get("format_version")
     if type(version) is not int or version < 1:

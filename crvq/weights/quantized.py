@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from crvq.registry import Registry
+from crvq.vq.storage_range import clipped
 from crvq.weights.bits import BitCount
 from crvq.weights.fields import Field, FormatError, Sizes, check_fields, count_bits
 
@@ -111,6 +113,13 @@ class QuantizedWeight(ABC):
         values = self.values()
         fields = [field for field in self.stored_fields(sizes) if field.shared]
         return sizes.shared_set, {field.name: field.pack(values[field.name]) for field in fields}
+
+    def clipped(self) -> dict[str, int]:
+        """Count, by stored field, numbers at the end of float16's range: weights were clipped."""
+        values = self.values()
+        halves = [f.name for f in self.stored_fields(self.sizes()) if f.stored_dtype == torch.half]
+        counts = {name: clipped(values[name]) for name in halves}
+        return {name: count for name, count in counts.items() if count}
 
     @classmethod
     def unpack(
