@@ -1,4 +1,4 @@
-"""A folder of packed blocks that a run adds to, and goes on from after it was killed."""
+"""A folder of packed blocks: a run adds to it, and a killed run resumes from it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class StoredBlock:
     others: dict[str, Tensor] = field(default_factory=dict)
     """Trained norms and biases, by their name in the block."""
     training: dict[str, Any] | None = None
-    """What fine-tuning told of the block."""
+    """Summary and curve of the block's fine-tuning."""
 
 
 class BlockStore:
@@ -176,9 +176,9 @@ class BlockStore:
         """
         return self._checked_training(self._manifest.training, "training")
 
-    def finish_training(self, told: dict[str, Any]) -> None:
-        """Say that everything of a model trained as a whole is stored."""
-        self._manifest.training = told
+    def finish_training(self, training: dict[str, Any]) -> None:
+        """Record that everything of a model trained as a whole is stored."""
+        self._manifest.training = training
         self._manifest.write(self.folder)
 
     def save_outer(self, tensors: Mapping[str, Tensor]) -> None:
@@ -223,7 +223,7 @@ class BlockStore:
             weights: by kind of linear.
             rows: of ``layers.csv``.
             others: trained norms and biases, by their name in the block.
-            training: what fine-tuning told, as JSON can say it.
+            training: summary and curve of fine-tuning, as plain values.
         """
         tensors: dict[str, Tensor] = {}
         for kind, weight in weights.items():

@@ -60,9 +60,9 @@ class BillmMethod(LinearByLinear[BillmParams]):
     does: a few per cent less loss in four times the time. Both centres of a salient weight are
     stored as one.
 
-    All is counted: a bitmap of groups costs up to a bit a weight, and 7 float16 numbers a row and
-    block of 128 cost 0.88. The authors' 1.1 bits leave these out; a record's ``effective`` has
-    their count as ``bits_as_published``.
+    Everything is counted: a bitmap of groups costs up to a bit per weight, and 7 float16 numbers
+    per row and block of 128 cost 0.88. The authors' 1.1 bits leave these out; a record's
+    ``effective`` has their count as ``bits_as_published``.
 
     Budget rule: of blocks of 32 to 512 columns or whole rows, with and without splitting and
     centres, with at most a tenth, a twentieth or a fiftieth of columns salient, the layout that

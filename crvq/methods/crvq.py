@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crvq.config.strict import StrictModel
 from crvq.errors import QuantizationError
-from crvq.methods.additive_weights import additive_weight, small_codebook_notes
+from crvq.methods.additive import additive_weight, small_codebook_notes
 from crvq.methods.budget import fit_layout
 from crvq.methods.coded_layout import CodedLayout, asked_critical_groups, lay_out
 from crvq.methods.crvq_budget import crvq_bits, crvq_layouts
@@ -20,8 +20,8 @@ from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.linear_by_linear import damping_notes
 from crvq.methods.method import LinearInput, LinearShape, Method, QuantizedLinear
 from crvq.methods.notes import clipped_notes
+from crvq.methods.parallel_map import parallel_map
 from crvq.methods.registry import register_method
-from crvq.methods.side_by_side import side_by_side
 from crvq.vq.alternate import Alternated, alternate
 from crvq.vq.codebook_storage import load_codebook, store_codebook
 from crvq.vq.coded_linear import CodedLinear
@@ -57,7 +57,7 @@ class CrvqMethod(Method[CrvqParams]):
         return sorted({round((i + 0.5) * count / wanted - 0.5) for i in range(wanted)})
 
     def prepare(self, blocks: Sequence[Sequence[LinearInput]], kinds: dict[str, int]) -> None:
-        """Fit one set of codebooks a kind, jointly on the surveyed blocks' linears."""
+        """Fit one set of codebooks per kind, jointly on the linears of the given blocks."""
         self._kind_weights = dict(kinds)
         by_kind: dict[str, list[LinearInput]] = {}
         for linear in (linear for block in blocks for linear in block):
@@ -102,11 +102,11 @@ class CrvqMethod(Method[CrvqParams]):
                 yield self._result(layout, fitted, seconds, f"block-{block}", share)
             return
         for linear in linears:
-            # What linears share is made before they part.
-            with suppress(CurvatureError):  # told with the name of the linear that meets it
+            # Linears with one input share its factor: compute it before threads ask for it at once.
+            with suppress(CurvatureError):  # reported with the name of the linear that meets it
                 _ = self._padded_curvature(linear).stiffness
         sizes = [linear.weight.numel() * linear.weight.shape[1] for linear in linears]
-        yield from side_by_side(
+        yield from parallel_map(
             self._quantize_linear, linears, sizes, linears[0].weight.device.type
         )
 
@@ -122,7 +122,7 @@ class CrvqMethod(Method[CrvqParams]):
         start = time.perf_counter()
         layouts, fitted = self._fit([linear])
         seconds = time.perf_counter() - start
-        # A kind that no surveyed block has (a dense block among mixtures) gets its own.
+        # A kind that none of the prepared blocks has (a dense block among mixtures) gets its own.
         if linear.kind in self._kind_codebooks:
             share = linear.weight.numel() / self._kind_weights[linear.kind]
             return self._result(layouts[0], fitted, seconds, linear.kind, share)
@@ -186,7 +186,7 @@ class CrvqMethod(Method[CrvqParams]):
         return layouts, fitted
 
     def _lay_out(self, linear: LinearInput, generator: torch.Generator) -> CodedLayout:
-        """Lay out one linear; a curvature that cannot be used is told with the linear's name."""
+        """Lay out one linear; an unusable curvature is reported with the linear's name."""
         curvature = self._padded_curvature(linear)
         try:
             layout = lay_out(linear, self.params, generator, curvature)

@@ -1,4 +1,4 @@
-"""Nothing is quantized: the anchor row of every table."""
+"""Full precision: no weight is changed; the reference row of every table."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class GptvqMethod(LinearByLinear[GptvqParams]):
                 )
 
     def count(self, params: GptvqParams, shape: LinearShape) -> BitCount:
-        """Exact."""
+        """Return the exact bits of a linear of this shape."""
         layout = patch_layout(params, shape.out_features, shape.in_features)
         return PatchWeight.count(
             PatchSizes(

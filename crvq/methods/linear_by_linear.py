@@ -12,7 +12,7 @@ from crvq.errors import QuantizationError
 from crvq.methods.budget import fit_layout
 from crvq.methods.method import LinearInput, LinearShape, Method, P, QuantizedLinear
 from crvq.methods.notes import clipped_notes, dead_channels_notes
-from crvq.methods.side_by_side import side_by_side
+from crvq.methods.parallel_map import parallel_map
 from crvq.vq.curvature import Curvature, CurvatureError
 from crvq.vq.output_loss import output_loss
 from crvq.vq.storage_range import StorageRangeError
@@ -56,7 +56,7 @@ class LinearByLinear(Method[P]):
         if not linears:
             return
         sizes = [linear.weight.numel() * linear.weight.shape[1] for linear in linears]
-        yield from side_by_side(self._timed, linears, sizes, linears[0].weight.device.type)
+        yield from parallel_map(self._timed, linears, sizes, linears[0].weight.device.type)
 
     def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> P:
         """The first of `layouts` that comes to ``bits``; see `crvq.methods.budget`."""

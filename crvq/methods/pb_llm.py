@@ -50,9 +50,9 @@ class PbLlmMethod(LinearByLinear[PbLlmParams]):
     code subtracts a mean besides, averaged over salient places too; the paper's text does not,
     and neither is done here.
 
-    All is counted: the authors' 1.7 bits (a tenth salient) leave out the mask and the scales; a
-    record's ``effective`` has their count as ``bits_as_published``. The mask is stored as a bitmap
-    or, if that is smaller, as the salient weights' places.
+    Everything is counted: the authors' 1.7 bits (a tenth salient) leave out the mask and the
+    scales; a record's ``effective`` has their count as ``bits_as_published``. The mask is stored
+    as a bitmap or, if that is smaller, as the salient weights' places.
 
     Budget rule: the largest salient ratio that it pays for, in steps of 1/400; all else as asked.
     """
@@ -91,7 +91,7 @@ class PbLlmMethod(LinearByLinear[PbLlmParams]):
             yield self.params.model_copy(update={"salient_ratio": ratio})
 
     def count(self, params: PbLlmParams, shape: LinearShape) -> BitCount:
-        """Exact."""
+        """Return the exact bits of a linear of this shape."""
         _, out_features, in_features = shape
         span = min(params.group_size or in_features, in_features)
         whole, rest = divmod(in_features, span)

@@ -52,7 +52,7 @@ class RtnMethod(LinearByLinear[RtnParams]):
             yield self.params.model_copy(update={"bits": bits, "group_size": group_size})
 
     def count(self, params: RtnParams, shape: LinearShape) -> BitCount:
-        """Exact."""
+        """Return the exact bits of a linear of this shape."""
         return uniform_bits(shape, params.bits, params.group_size, reordered=False)
 
 
