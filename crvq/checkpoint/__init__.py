@@ -1,5 +1,6 @@
-"""Packed blocks on disk: safetensors and a manifest in JSON, nothing pickled."""
+"""Packed blocks on disk: safetensors and JSON, nothing that is unpickled."""
 
 from crvq.checkpoint.block_store import BlockStore, StoredBlock
+from crvq.checkpoint.model_shapes import ModelShapes
 
-__all__ = ["BlockStore", "StoredBlock"]
+__all__ = ["BlockStore", "ModelShapes", "StoredBlock"]

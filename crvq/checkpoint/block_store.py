@@ -1,36 +1,40 @@
-"""A folder of packed blocks that a run adds to, and goes on from after it was killed."""
+"""A folder of packed blocks: a run adds to it, and a killed run resumes from it."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from crvq.checkpoint.manifest import (
+    MANIFEST_FILE,
     BlockEntry,
     DamagedManifestError,
     Manifest,
     StoredFile,
     read_manifest,
 )
+from crvq.checkpoint.model_shapes import ModelShapes, check_unquantized
+from crvq.checkpoint.tensor_file import is_intact, read_tensors, save_tensors
 from crvq.errors import CheckpointError
 from crvq.files.aside import move_aside
-from crvq.files.atomic import write_atomically
-from crvq.files.digests import file_digest
+from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.tracking.events import LayerRow
-from crvq.weights.quantized import QuantizedWeight, unpack_weight
+from crvq.weights.fields import FormatError
+from crvq.weights.formats import unpack_weight
+from crvq.weights.quantized import QuantizedWeight
 
 _SHARED_FILE = "shared.safetensors"
 _OUTER_FILE = "outer.safetensors"
 # Before the names of trained norms and biases in a block's file.
 _UNQUANTIZED = "unquantized"
+_ROW = TypeAdapter(LayerRow)
+_SUMMARY, _POINTS = TypeAdapter(TrainingSummary), TypeAdapter(list[CurvePoint])
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class StoredBlock:
     others: dict[str, Tensor] = field(default_factory=dict)
     """Trained norms and biases, by their name in the block."""
     training: dict[str, Any] | None = None
-    """What fine-tuning told of the block."""
+    """Summary and curve of the block's fine-tuning."""
 
 
 class BlockStore:
@@ -127,10 +131,17 @@ class BlockStore:
         """What the blocks were made from."""
         return dict(self._manifest.fingerprint)
 
+    def whole_blocks(self) -> int:
+        """How many blocks from the first on are there and undamaged."""
+        count = 0
+        while self.holds(count):
+            count += 1
+        return count
+
     def holds(self, block: int) -> bool:
-        """Return whether a block is stored and undamaged."""
+        """Whether a block is there and undamaged (its file has the manifest's digest)."""
         entry = self._manifest.blocks.get(block)
-        return entry is not None and self.is_intact(entry)
+        return entry is not None and is_intact(self.folder, entry)
 
     def recorded_digest(self, block: int) -> str | None:
         """Return the SHA-256 that a block's file should have; None if none was stored."""
@@ -156,27 +167,27 @@ class BlockStore:
         """Return the numbers of the blocks that are stored and undamaged."""
         return [block for block in sorted(self._manifest.blocks) if self.holds(block)]
 
-    def whole_blocks(self) -> int:
-        """How many blocks from the first on are there and undamaged."""
-        count = 0
-        while count in self._manifest.blocks and self.is_intact(self._manifest.blocks[count]):
-            count += 1
-        return count
+    def files(self) -> list[StoredFile]:
+        """Return all files that the manifest names."""
+        return self._manifest.files()
+
+    def is_intact(self, stored: StoredFile) -> bool:
+        """Return whether a file has the content that was stored."""
+        return is_intact(self.folder, stored)
+
+    def outer_is_intact(self) -> bool:
+        """Return whether what `save_outer` stored, if anything, is undamaged."""
+        return self._manifest.outer is None or self.is_intact(self._manifest.outer)
 
     @property
     def tensor_bytes(self) -> int:
         """Bytes of all quantized tensors, shared ones once."""
-        return sum(file.tensor_bytes for file in self.files())
+        return sum(file.tensor_bytes for file in self._manifest.files())
 
     @property
     def unquantized_bytes(self) -> int:
         """Bytes of all trained norms and biases."""
-        return sum(file.unquantized_bytes for file in self.files())
-
-    def files(self) -> list[StoredFile]:
-        """Return all files that the manifest names."""
-        beside = (self._manifest.shared, self._manifest.outer)
-        return [*self._manifest.blocks.values(), *(file for file in beside if file is not None)]
+        return sum(file.unquantized_bytes for file in self._manifest.files())
 
     def digest(self) -> str:
         """SHA-256 over the digests of all files: equal for equal quantized models."""
@@ -198,18 +209,22 @@ class BlockStore:
     def load_shared(self) -> dict[str, Tensor] | None:
         """The tensors that serve the whole model; None if none were stored or they are damaged."""
         if self._shared is None and self._manifest.shared is not None:
-            if not self.is_intact(self._manifest.shared):
+            if not is_intact(self.folder, self._manifest.shared):
                 return None
-            self._shared = load_file(self.folder / self._manifest.shared.file)
+            self._shared = read_tensors(self.folder / self._manifest.shared.file)
         return self._shared
 
     @property
     def training(self) -> dict[str, Any] | None:
-        """What fine-tuning the whole model told; None if it was not, or not wholly stored."""
-        return self._manifest.training
+        """Summary and curve of fine-tuning the whole model; None until all of it is stored.
+
+        Raises:
+            CheckpointError: they are not what a training leaves.
+        """
+        return self._checked_training(self._manifest.training, "training")
 
     def finish_training(self, training: dict[str, Any]) -> None:
-        """Mark everything of a model trained as a whole as stored."""
+        """Record that everything of a model trained as a whole is stored."""
         self._manifest.training = training
         self._manifest.write(self.folder)
 
@@ -218,21 +233,27 @@ class BlockStore:
         self._manifest.outer = self._save(_OUTER_FILE, {}, tensors)
         self._manifest.write(self.folder)
 
-    def outer_is_intact(self) -> bool:
-        """Return whether what `save_outer` stored, if anything, is undamaged."""
-        return self._manifest.outer is None or self.is_intact(self._manifest.outer)
+    def load_outer(self, shapes: ModelShapes | None = None) -> dict[str, Tensor]:
+        """Return trained norms and biases that belong to no block; none, if none were stored.
 
-    def load_outer(self) -> dict[str, Tensor]:
-        """Trained norms and biases that belong to no block; none, if none were stored.
+        Args:
+            shapes: of the model that they are for, if it is known.
 
         Raises:
-            CheckpointError: they are missing or damaged.
+            CheckpointError: they are missing, damaged, or do not fit the model.
         """
-        if self._manifest.outer is None:
+        outer = self._manifest.outer
+        if outer is None:
             return {}
-        if not self.is_intact(self._manifest.outer):
-            raise CheckpointError(f"{self.folder / _OUTER_FILE} is missing or damaged")
-        return _under(load_file(self.folder / _OUTER_FILE), _UNQUANTIZED)
+        path = self.folder / outer.file
+        if not is_intact(self.folder, outer):
+            raise CheckpointError(f"{path} is missing or damaged")
+        found = _under(read_tensors(path), _UNQUANTIZED)
+        try:
+            check_unquantized(found, shapes)
+        except FormatError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        return found
 
     def save_block(
         self,
@@ -249,7 +270,7 @@ class BlockStore:
             weights: by kind of linear.
             rows: of ``layers.csv``.
             others: trained norms and biases, by their name in the block.
-            training: what fine-tuning told, as JSON can say it.
+            training: summary and curve of fine-tuning, as plain values.
         """
         tensors: dict[str, Tensor] = {}
         for kind, weight in weights.items():
@@ -266,35 +287,92 @@ class BlockStore:
         )
         self._manifest.write(self.folder)
 
-    def load_block(self, block: int) -> StoredBlock:
+    def load_block(self, block: int, shapes: ModelShapes | None = None) -> StoredBlock:
         """Read a block back.
 
+        Nothing much larger than the block's file is allocated before headers are checked, against
+        the tensors and, if they are known, against the model's shapes.
+
+        Args:
+            block: its number.
+            shapes: of the model's block that it is for, if it is known.
+
         Raises:
-            CheckpointError: it is not there, or damaged.
+            CheckpointError: it is missing, damaged, or does not fit; names the file and the field.
         """
         entry = self._manifest.blocks.get(block)
-        if entry is None or not self.is_intact(entry):
+        if entry is None or not is_intact(self.folder, entry):
             raise CheckpointError(f"block {block} in {self.folder} is missing or damaged")
-        tensors = load_file(self.folder / entry.file)
-        weights = {}
-        for kind, header in entry.linears.items():
-            own = _under(tensors, kind)
-            name = header.get("codebook_set")
-            source = (self.load_shared() or {}) if self.serves_model(name) else tensors
-            together = _under(source, name) if name else {}
-            if name and not together:
-                raise CheckpointError(
-                    f"{kind} of block {block} in {self.folder} needs the shared tensors {name!r}, "
-                    f"and {_SHARED_FILE} is missing or damaged"
-                )
-            try:
-                weights[kind] = unpack_weight(header, own, together)
-            except (KeyError, ValueError) as error:
-                raise CheckpointError(
-                    f"{kind} of block {block} in {self.folder} cannot be unpacked: {error}"
-                ) from error
-        rows = [LayerRow(**row) for row in entry.rows]
-        return StoredBlock(weights, rows, _under(tensors, _UNQUANTIZED), entry.training)
+        path = self.folder / entry.file
+        tensors = read_tensors(path)
+        others = _under(tensors, _UNQUANTIZED)
+        weights: dict[str, QuantizedWeight] = {}
+        used = {f"{_UNQUANTIZED}.{name}" for name in others}
+        kind = _UNQUANTIZED
+        try:
+            check_unquantized(others, shapes)
+            for kind, header in entry.linears.items():
+                shape = None if shapes is None else shapes.linear(kind)
+                own, together = _under(tensors, kind), self._set_of(header, tensors)
+                weights[kind] = unpack_weight(header, own, together, shape)
+                used |= {f"{kind}.{name}" for name in own}
+                used |= {f"{header.get('codebook_set')}.{name}" for name in together}
+        except FormatError as error:
+            raise CheckpointError(f"{path}: {kind}: {error}") from error
+        if unknown := sorted(tensors.keys() - used):
+            raise CheckpointError(f"{path}: {unknown[0]!a:.100}: no linear has this tensor")
+        rows = [self._checked_row(row, f"blocks.{block}.rows") for row in entry.rows]
+        training = self._checked_training(entry.training, f"blocks.{block}.training")
+        return StoredBlock(weights, rows, others, training)
+
+    def _set_of(
+        self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the tensors of the set that a header names, from the block's file or the model's.
+
+        Raises:
+            FormatError: the set is missing.
+        """
+        name = header.get("codebook_set")
+        if name is None:
+            return {}
+        if not isinstance(name, str) or not name.isprintable() or len(name) > 200:
+            raise FormatError("codebook_set", f"cannot be {name!a:.60}")
+        source = (self.load_shared() or {}) if self.serves_model(name) else tensors
+        found = _under(source, name)
+        if not found:
+            raise FormatError(
+                "codebook_set",
+                f"needs the shared tensors {name!r}, and {_SHARED_FILE} is missing or damaged",
+            )
+        return found
+
+    def _checked_row(self, values: dict[str, Any], field: str) -> LayerRow:
+        try:
+            return _ROW.validate_python(values)
+        except ValidationError as error:
+            raise self._damaged(field, error) from None
+
+    def _checked_training(self, values: dict[str, Any] | None, field: str) -> dict[str, Any] | None:
+        """Check that `crvq.tracking.events.training_from_dict` can read the values."""
+        if values is None:
+            return None
+        known = {"summary": TrainingSummary, "points": CurvePoint}
+        try:
+            _SUMMARY.validate_python(values.get("summary"))
+            _POINTS.validate_python(values.get("points"))
+        except ValidationError as error:
+            raise self._damaged(field, error) from None
+        for name, kind in known.items():
+            parts = values[name] if name == "points" else [values[name]]
+            if any(part.keys() - {one.name for one in fields(kind)} for part in parts):
+                raise CheckpointError(f"{self.folder / MANIFEST_FILE}: {field}.{name}: unknown key")
+        return values
+
+    def _damaged(self, field: str, error: ValidationError) -> CheckpointError:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join([field, *(f"{one!a:.40}" for one in first["loc"])])
+        return CheckpointError(f"{self.folder / MANIFEST_FILE}: {place}: {first['msg']}")
 
     def serves_model(self, name: str | None) -> bool:
         """Whether a set of shared tensors is stored for the whole model, not for one block."""
@@ -304,30 +382,8 @@ class BlockStore:
     def _save(
         self, file: str, tensors: Mapping[str, Tensor], others: Mapping[str, Tensor] | None = None
     ) -> StoredFile:
-        # Contiguous copies: safetensors refuses strides and tensors that share memory.
-        owned = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        }
-        beside = {
-            f"{_UNQUANTIZED}.{name}": tensor.detach().cpu().clone()
-            for name, tensor in (others or {}).items()
-        }
-        everything = {**owned, **beside}
-        write_atomically(self.folder / file, lambda path: save_file(everything, path))
-        return StoredFile(
-            file=file,
-            sha256=file_digest(self.folder / file),
-            tensor_bytes=sum(t.numel() * t.element_size() for t in owned.values()),
-            unquantized_bytes=sum(t.numel() * t.element_size() for t in beside.values()),
-        )
-
-    def is_intact(self, stored: StoredFile) -> bool:
-        """Return whether a file has the content that was stored."""
-        try:
-            return file_digest(self.folder / stored.file) == stored.sha256
-        except (OSError, SafetensorError):
-            return False
+        unquantized = {f"{_UNQUANTIZED}.{name}": one for name, one in (others or {}).items()}
+        return save_tensors(self.folder / file, tensors, unquantized)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

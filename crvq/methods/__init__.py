@@ -1,19 +1,14 @@
-"""Quantization methods: one file a method; importing this package registers them all."""
+"""Quantization methods; importing this package registers all of its own."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
-from crvq.methods.method import FollowsBlocks, LinearInput, LinearShape, Method, QuantizedLinear
+# Imported for what they register: a new method is one file and its name here. One from outside of
+# this package registers itself when its module is imported.
+from crvq.methods import aqlm, billm, crvq, full_precision, gptq, gptvq, pb_llm, rtn  # noqa: F401
+from crvq.methods.method import LinearInput, LinearShape, Method, QuantizedLinear
 from crvq.methods.registry import create_method, method_names, method_params, register_method
 
-# A new method is one new file: it is found here and registers itself.
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
-
 __all__ = [
-    "FollowsBlocks",
     "LinearInput",
     "LinearShape",
     "Method",

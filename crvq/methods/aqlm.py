@@ -9,8 +9,12 @@ import torch
 from pydantic import Field
 
 from crvq.config.strict import StrictModel
-from crvq.methods.additive_params import AdditiveParams
-from crvq.methods.additive_weights import additive_bits, additive_weight, small_codebook_notes
+from crvq.methods.additive import (
+    AdditiveParams,
+    additive_bits,
+    additive_weight,
+    small_codebook_notes,
+)
 from crvq.methods.coded_layout import padded_features
 from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
@@ -21,7 +25,7 @@ from crvq.vq.importance import row_scales
 from crvq.vq.initial_codebooks import initial_codebooks
 from crvq.weights.bits import BitCount
 
-# What a budget may choose from, besides what is asked for.
+# What a budget may choose from, in addition to the requested values.
 _GROUP_SIZES = (4, 8, 16)
 _CODEBOOKS = (1, 2, 3, 4)
 _LEAST_BITS = 2
@@ -90,7 +94,7 @@ class AqlmMethod(LinearByLinear[AqlmParams]):
             yield asked.model_copy(update={**layout, "codebook_dtype": dtypes[storage]})
 
     def count(self, params: AqlmParams, shape: LinearShape) -> BitCount:
-        """Exact."""
+        """Return the exact bits of a linear of this shape."""
         groups = padded_features(shape.in_features, params.group_size) // params.group_size
         entries = [2**params.codebook_bits] * params.codebooks
         coverage = [groups] * params.codebooks

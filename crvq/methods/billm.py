@@ -60,9 +60,9 @@ class BillmMethod(LinearByLinear[BillmParams]):
     does: a few per cent less loss in four times the time. Both centres of a salient weight are
     stored as one.
 
-    All is counted: a bitmap of groups costs up to a bit a weight, and 7 float16 numbers a row and
-    block of 128 cost 0.88. The authors' 1.1 bits leave these out; a record's ``effective`` has
-    their count as ``bits_as_published``.
+    Everything is counted: a bitmap of groups costs up to a bit per weight, and 7 float16 numbers
+    per row and block of 128 cost 0.88. The authors' 1.1 bits leave these out; a record's
+    ``effective`` has their count as ``bits_as_published``.
 
     Budget rule: of blocks of 32 to 512 columns or whole rows, with and without splitting and
     centres, with at most a tenth, a twentieth or a fiftieth of columns salient, the layout that
@@ -126,14 +126,8 @@ class BillmMethod(LinearByLinear[BillmParams]):
         place, rest = torch.arange(in_features), in_features % block
         most = torch.full_like(place, most_salient_columns(block, params.most_salient))
         most[in_features - rest :] = most_salient_columns(rest, params.most_salient)
-        hollow = torch.empty(out_features, in_features, device="meta")
-        weight = SplitBinaryWeight(
-            block=block,
-            salient=place % block < most,
-            signs=hollow,
-            second_signs=hollow,
-            sparse=hollow if params.splitting else None,
-            scales=hollow,
-            centres=hollow if params.centres else None,
+        return SplitBinaryWeight.count(
+            SplitBinaryWeight.sizes_of(
+                out_features, place % block < most, block, params.splitting, params.centres
+            )
         )
-        return weight.bits()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 from crvq.config.strict import StrictModel
 from crvq.errors import ConfigError
@@ -25,23 +25,6 @@ class BudgetError(ConfigError):
     def __init__(self, message: str, nearest: float) -> None:
         super().__init__(message)
         self.nearest = nearest
-
-
-@runtime_checkable
-class FitsBudget(Protocol):
-    """A method that can be told how many bits to use; those without stay with their layout."""
-
-    def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> StrictModel:
-        """The method's parameters, changed so that they come to ``bits``.
-
-        Args:
-            bits: average over all weights of ``shapes``, everything counted.
-            shapes: every linear that will be quantized.
-
-        Raises:
-            BudgetError: out of reach; names the nearest that the method can reach.
-        """
-        ...
 
 
 def average_bits(shapes: Sequence[LinearShape], count: Callable[[LinearShape], BitCount]) -> float:

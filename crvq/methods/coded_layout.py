@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from crvq.methods.crvq_params import CrvqParams
-from crvq.methods.dead_channels import dead_channels_notes
 from crvq.methods.method import LinearInput
+from crvq.methods.notes import dead_channels_notes
 from crvq.vq.channel_order import ReorderPolicy, channel_order, critical_groups
 from crvq.vq.coded_linear import CodedLinear, coded_linear
 from crvq.vq.curvature import Curvature

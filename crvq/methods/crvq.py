@@ -12,26 +12,28 @@ from torch import Tensor
 
 from crvq.config.strict import StrictModel
 from crvq.errors import QuantizationError
-from crvq.methods.additive_weights import additive_weight, small_codebook_notes
+from crvq.methods.additive import additive_weight, small_codebook_notes
 from crvq.methods.budget import fit_layout
 from crvq.methods.coded_layout import CodedLayout, asked_critical_groups, lay_out
 from crvq.methods.crvq_budget import crvq_bits, crvq_layouts
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.linear_by_linear import damping_notes
-from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
+from crvq.methods.method import LinearInput, LinearShape, Method, QuantizedLinear
+from crvq.methods.notes import clipped_notes
+from crvq.methods.parallel_map import parallel_map
 from crvq.methods.registry import register_method
-from crvq.methods.side_by_side import side_by_side
 from crvq.vq.alternate import Alternated, alternate
 from crvq.vq.codebook_storage import load_codebook, store_codebook
 from crvq.vq.coded_linear import CodedLinear
 from crvq.vq.curvature import Curvature, CurvatureError
 from crvq.vq.initial_codebooks import initial_codebooks
+from crvq.vq.storage_range import StorageRangeError
 from crvq.weights.additive import AdditiveWeight
 from crvq.weights.quantized import QuantizedWeight
 
 
 @register_method("crvq")
-class CrvqMethod:
+class CrvqMethod(Method[CrvqParams]):
     """Basic codebook for all channels, extended codebooks for the critical ones.
 
     With ``critical_ratio=0`` this is additive quantization with one codebook (AQLM's 1xN layout).
@@ -39,24 +41,23 @@ class CrvqMethod:
 
     Params: ClassVar[type[StrictModel]] = CrvqParams
     uses_solver: ClassVar[bool] = True
-    quantizes: ClassVar[bool] = True
+    fits_budgets: ClassVar[bool] = True
 
     def __init__(self, params: CrvqParams, seed: int) -> None:
-        self.params = params
-        self.seed = seed
+        super().__init__(params, seed)
         self._kind_codebooks: dict[str, list[Tensor]] = {}
         self._kind_weights: dict[str, int] = {}
         self._before: dict[str, list[Tensor]] = {}
 
-    def survey_blocks(self, count: int) -> Sequence[int]:
+    def prepare_blocks(self, count: int) -> Sequence[int]:
         """Evenly spread blocks, when codebooks are to serve the whole model."""
         if self.params.codebook_scope != "model":
             return []
         wanted = min(self.params.survey_blocks, count)
         return sorted({round((i + 0.5) * count / wanted - 0.5) for i in range(wanted)})
 
-    def survey(self, blocks: Sequence[Sequence[LinearInput]], kinds: dict[str, int]) -> None:
-        """Fit one set of codebooks a kind, jointly on the surveyed blocks' linears."""
+    def prepare(self, blocks: Sequence[Sequence[LinearInput]], kinds: dict[str, int]) -> None:
+        """Fit one set of codebooks per kind, jointly on the linears of the given blocks."""
         self._kind_weights = dict(kinds)
         by_kind: dict[str, list[LinearInput]] = {}
         for linear in (linear for block in blocks for linear in block):
@@ -101,15 +102,15 @@ class CrvqMethod:
                 yield self._result(layout, fitted, seconds, f"block-{block}", share)
             return
         for linear in linears:
-            # What linears share is made before they part.
-            with suppress(CurvatureError):  # told with the name of the linear that meets it
+            # Linears with one input share its factor: compute it before threads ask for it at once.
+            with suppress(CurvatureError):  # reported with the name of the linear that meets it
                 _ = self._padded_curvature(linear).stiffness
         sizes = [linear.weight.numel() * linear.weight.shape[1] for linear in linears]
-        yield from side_by_side(
+        yield from parallel_map(
             self._quantize_linear, linears, sizes, linears[0].weight.device.type
         )
 
-    def follow(self, weights: Mapping[str, QuantizedWeight]) -> None:
+    def on_block_stored(self, weights: Mapping[str, QuantizedWeight]) -> None:
         """Look at the block before as it is stored, for ``warm_start``."""
         self._before = {
             kind: [load_codebook(parts) for parts in weight.codebooks]
@@ -121,7 +122,7 @@ class CrvqMethod:
         start = time.perf_counter()
         layouts, fitted = self._fit([linear])
         seconds = time.perf_counter() - start
-        # A kind that no surveyed block has (a dense block among mixtures) gets its own.
+        # A kind that none of the prepared blocks has (a dense block among mixtures) gets its own.
         if linear.kind in self._kind_codebooks:
             share = linear.weight.numel() / self._kind_weights[linear.kind]
             return self._result(layouts[0], fitted, seconds, linear.kind, share)
@@ -179,13 +180,13 @@ class CrvqMethod:
         settings = params.alternation(train_codebooks=fixed is None)
         try:
             fitted = alternate(coded, codebooks, settings)
-        except ValueError as error:
+        except (CurvatureError, StorageRangeError) as error:
             names = ", ".join(linear.name for linear in linears)
             raise QuantizationError(f"{names}: {error}") from error
         return layouts, fitted
 
     def _lay_out(self, linear: LinearInput, generator: torch.Generator) -> CodedLayout:
-        """Lay out one linear; a curvature that cannot be used is told with the linear's name."""
+        """Lay out one linear; an unusable curvature is reported with the linear's name."""
         curvature = self._padded_curvature(linear)
         try:
             layout = lay_out(linear, self.params, generator, curvature)
@@ -234,7 +235,7 @@ class CrvqMethod:
             rounds=fitted.rounds,
             seconds=seconds,
             critical_in_features=layout.critical_in_features(),
-            notes=layout.notes,
+            notes=[*layout.notes, *clipped_notes(weight)],
         )
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from crvq.methods.additive_weights import additive_bits
+from crvq.methods.additive import additive_bits
 from crvq.methods.coded_layout import asked_critical_groups, padded_features, stored_positions
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearShape

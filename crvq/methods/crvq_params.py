@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from crvq.config.strict import NeutralAt
-from crvq.methods.additive_params import AdditiveParams
+from crvq.methods.additive import AdditiveParams
 from crvq.vq.channel_order import ReorderPolicy, RoundingPolicy
 from crvq.vq.importance import importance_names
 

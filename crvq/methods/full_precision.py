@@ -1,14 +1,13 @@
-"""Nothing is quantized: the anchor row of every table."""
+"""Full precision: no weight is changed; the reference row of every table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from crvq.config.strict import StrictModel
-from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
+from crvq.methods.method import LinearInput, Method, QuantizedLinear
 from crvq.methods.registry import register_method
-from crvq.methods.without_survey import WithoutSurvey
 
 
 class FullPrecisionParams(StrictModel):
@@ -16,21 +15,14 @@ class FullPrecisionParams(StrictModel):
 
 
 @register_method("full_precision")
-class FullPrecisionMethod(WithoutSurvey):
+class FullPrecisionMethod(Method[FullPrecisionParams]):
     """Leaves every weight as it is; a run with it only evaluates."""
 
     Params: ClassVar[type[StrictModel]] = FullPrecisionParams
     quantizes: ClassVar[bool] = False
 
-    def __init__(self, params: FullPrecisionParams, seed: int) -> None:
-        self.params = params
-
     def quantize_block(
         self, block: int, linears: Sequence[LinearInput]
     ) -> Iterator[QuantizedLinear]:
-        """Yields nothing."""
+        """Yield nothing."""
         return iter(())
-
-    def effective(self, shapes: Sequence[LinearShape]) -> dict[str, Any]:
-        """Nothing differs from what was asked."""
-        return {}

@@ -51,10 +51,10 @@ class GptqMethod(LinearByLinear[GptqParams]):
         """Grids and codes, column by column."""
         params = self.params
         curvature = damped_curvature(linear, params.damping)
-        heat = curvature.matrix.diagonal()
-        order = torch.arange(len(heat), device=heat.device)
+        diag_h = curvature.matrix.diagonal()
+        order = torch.arange(len(diag_h), device=diag_h.device)
         if params.act_order:
-            order = heat.argsort(descending=True, stable=True)
+            order = diag_h.argsort(descending=True, stable=True)
         columns = grid_columns(linear, params.bits, params.group_size)
         quantize_columns(linear.weight[:, order], columns, curvature.shared_factor(order))
         weight = uniform_weight(columns, order if params.act_order else None)
@@ -66,5 +66,5 @@ class GptqMethod(LinearByLinear[GptqParams]):
             yield self.params.model_copy(update={"bits": bits, "group_size": group_size})
 
     def count(self, params: GptqParams, shape: LinearShape) -> BitCount:
-        """Exact."""
+        """Return the exact bits of a linear of this shape."""
         return uniform_bits(shape, params.bits, params.group_size, reordered=params.act_order)

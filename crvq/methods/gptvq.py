@@ -18,7 +18,7 @@ from crvq.vq.grouped_codebooks import PatchLayout, load_patches, solve_patches, 
 from crvq.vq.output_loss import output_loss
 from crvq.vq.patch_columns import PatchColumns
 from crvq.weights.bits import BitCount
-from crvq.weights.patch_vq import PatchWeight, scale_blocks
+from crvq.weights.patch_vq import PatchSizes, PatchWeight
 
 # What a budget may spend on codebooks, in bits a weight of a large layer.
 _OVERHEADS = (0.25, 0.125, 0.0625, 0.03125)
@@ -146,24 +146,20 @@ class GptvqMethod(LinearByLinear[GptvqParams]):
                 )
 
     def count(self, params: GptvqParams, shape: LinearShape) -> BitCount:
-        """Exact."""
+        """Return the exact bits of a linear of this shape."""
         layout = patch_layout(params, shape.out_features, shape.in_features)
-        number, d = layout.strips * layout.bands, layout.width
-        rows = shape.out_features
-        # Tensors without storage: the weight itself says what it would weigh.
-        hollow = PatchWeight(
-            in_features=shape.in_features,
-            layout=layout,
-            codes=torch.empty(rows, layout.in_features // d, device="meta"),
-            entries=torch.empty(number, 2**params.codebook_bits, d, device="meta"),
-            steps=torch.empty(number, device="meta"),
-            scale_block=params.scale_block,
+        return PatchWeight.count(
+            PatchSizes(
+                out_features=shape.out_features,
+                in_features=shape.in_features,
+                padded_in_features=layout.in_features,
+                vector_size=layout.width,
+                columns=layout.columns,
+                rows=layout.rows,
+                entries=2**params.codebook_bits,
+                scale_block=params.scale_block,
+            )
         )
-        if params.scale_block is not None:
-            blocks = scale_blocks(layout, params.scale_block)
-            hollow.scale_codes = torch.empty(rows, blocks, device="meta")
-            hollow.scale_spans = torch.empty(layout.strips, 2, device="meta")
-        return hollow.bits()
 
 
 def patch_layout(params: GptvqParams, out_features: int, in_features: int) -> PatchLayout:

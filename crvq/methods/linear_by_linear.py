@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar
 
-from crvq.config.strict import StrictModel
 from crvq.errors import QuantizationError
 from crvq.methods.budget import fit_layout
-from crvq.methods.dead_channels import dead_channels_notes
-from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
-from crvq.methods.side_by_side import side_by_side
-from crvq.methods.without_survey import WithoutSurvey
-from crvq.vq.curvature import Curvature
+from crvq.methods.method import LinearInput, LinearShape, Method, P, QuantizedLinear
+from crvq.methods.notes import clipped_notes, dead_channels_notes
+from crvq.methods.parallel_map import parallel_map
+from crvq.vq.curvature import Curvature, CurvatureError
 from crvq.vq.output_loss import output_loss
+from crvq.vq.storage_range import StorageRangeError
 from crvq.weights.bits import BitCount
 from crvq.weights.quantized import QuantizedWeight
-
-P = TypeVar("P", bound=StrictModel)
 
 
 @dataclass
@@ -32,18 +29,13 @@ class Rounded:
     notes: list[str] = field(default_factory=list)
 
 
-class LinearByLinear(WithoutSurvey, ABC, Generic[P]):
-    """A method without anything that linears share. Subclasses set ``Params``.
+class LinearByLinear(Method[P]):
+    """A method without anything that linears share.
 
-    The loss that is told is that of the dequantized weight under the curvature as given.
+    The reported loss is that of the dequantized weight under the curvature as given.
     """
 
-    Params: ClassVar[type[StrictModel]]
-    quantizes: ClassVar[bool] = True
-
-    def __init__(self, params: P, seed: int) -> None:
-        self.params = params
-        self.seed = seed
+    fits_budgets: ClassVar[bool] = True
 
     @abstractmethod
     def quantize_linear(self, linear: LinearInput) -> Rounded:
@@ -64,26 +56,23 @@ class LinearByLinear(WithoutSurvey, ABC, Generic[P]):
         if not linears:
             return
         sizes = [linear.weight.numel() * linear.weight.shape[1] for linear in linears]
-        yield from side_by_side(self._timed, linears, sizes, linears[0].weight.device.type)
+        yield from parallel_map(self._timed, linears, sizes, linears[0].weight.device.type)
 
     def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> P:
         """The first of `layouts` that comes to ``bits``; see `crvq.methods.budget`."""
         return fit_layout(bits, shapes, self.layouts(), self.count)
 
-    def effective(self, shapes: Sequence[LinearShape]) -> dict[str, Any]:
-        """All is as asked."""
-        return {}
-
     def _timed(self, linear: LinearInput) -> QuantizedLinear:
         start = time.perf_counter()
         try:
             rounded = self.quantize_linear(linear)
-        except ValueError as error:
+        except (CurvatureError, StorageRangeError) as error:
             raise QuantizationError(f"{linear.name}: {error}") from error
         matrix = linear.curvature.matrix
         loss = output_loss(linear.weight - rounded.weight.dequantize(), matrix)
         energy = output_loss(linear.weight, matrix)
         notes = [*rounded.notes, *dead_channels_notes(linear.curvature.dead_channels)]
+        notes += clipped_notes(rounded.weight)
         return QuantizedLinear(
             source=linear,
             weight=rounded.weight,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
 from crvq.config.strict import StrictModel
+from crvq.errors import ConfigError
 from crvq.vq.curvature import Curvature
 from crvq.weights.quantized import QuantizedWeight
+
+P = TypeVar("P", bound=StrictModel)
 
 
 class LinearShape(NamedTuple):
@@ -61,56 +65,80 @@ class QuantizedLinear:
         return len(self.critical_in_features)
 
 
-@runtime_checkable
-class FollowsBlocks(Protocol):
-    """A method that wants to see each block as it is stored before it is given the next one."""
+class Method(ABC, Generic[P]):
+    """A quantization method. It knows nothing of models, files, Hydra or W&B.
 
-    def follow(self, weights: Mapping[str, QuantizedWeight]) -> None:
-        """Look at a stored block's weights, by kind; told again when a run is resumed."""
-        ...
+    A subclass sets ``Params`` and has `quantize_block`; everything else has a default.
 
-
-class Method(Protocol):
-    """A quantization method. It knows nothing of models, files, Hydra or W&B."""
+    Args:
+        params: of the subclass's ``Params``.
+        seed: of the run.
+    """
 
     Params: ClassVar[type[StrictModel]]
-    quantizes: ClassVar[bool]
+    quantizes: ClassVar[bool] = True
     """False for a method that leaves every weight alone (full precision)."""
     revision: ClassVar[int] = 1
     """Raise by one when the method's results change for the same parameters and seed."""
     uses_solver: ClassVar[bool] = False
     """Whether results depend on the shared solver (`crvq.vq.revision.SOLVER_REVISION`)."""
+    fits_budgets: ClassVar[bool] = False
+    """Whether the method has a rule for bit budgets, `fit_budget`."""
 
-    def survey_blocks(self, count: int) -> Sequence[int]:
-        """Indices of blocks that `survey` wants to see before the walk, of ``count``."""
-        ...
+    def __init__(self, params: P, seed: int) -> None:
+        self.params = params
+        self.seed = seed
 
-    def survey(self, blocks: Sequence[Sequence[LinearInput]], kinds: dict[str, int]) -> None:
-        """Look at surveyed blocks (full-precision activations) before the walk.
-
-        Args:
-            blocks: the linears of each surveyed block.
-            kinds: weights (elements) of each kind of linear in the whole model.
-        """
-        ...
-
-    def shared_tensors(self) -> dict[str, Tensor]:
-        """What the survey found, to be stored so that a resumed walk needs no survey."""
-        ...
-
-    def restore_shared(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `shared_tensors` gave."""
-        ...
-
+    @abstractmethod
     def quantize_block(
         self, block: int, linears: Sequence[LinearInput]
     ) -> Iterator[QuantizedLinear]:
         """Quantize the linears of one block; yields each as it is done."""
-        ...
+
+    def prepare_blocks(self, count: int) -> Sequence[int]:
+        """Return indices of the blocks, of ``count``, that `prepare` wants to see; default none."""
+        return []
+
+    def prepare(self, blocks: Sequence[Sequence[LinearInput]], kinds: dict[str, int]) -> None:
+        """Look at some blocks (full-precision activations) before the first one is quantized.
+
+        Args:
+            blocks: the linears of each block that `prepare_blocks` asked for.
+            kinds: weights (elements) of each kind of linear in the whole model.
+        """
+
+    def shared_tensors(self) -> dict[str, Tensor]:
+        """Return what `prepare` found; stored, so that a resumed run need not prepare again."""
+        return {}
+
+    def restore_shared(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `shared_tensors` returned."""
+
+    def on_block_stored(self, weights: Mapping[str, QuantizedWeight]) -> None:
+        """Look at a stored block's weights, by kind, before the next block is quantized.
+
+        Called again for every stored block when a run is resumed.
+        """
 
     def effective(self, shapes: Sequence[LinearShape]) -> dict[str, Any]:
-        """What asked-for parameters really come to on these shapes.
+        """Return what requested parameters come to on these shapes.
 
-        A key that is also a parameter's name holds one number to set beside the asked one.
+        A key that is also a parameter's name holds one number to set next to the requested one.
         """
-        ...
+        return {}
+
+    def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> P:
+        """Return the parameters, changed so that they come to ``bits``.
+
+        Args:
+            bits: average over all weights of ``shapes``, everything counted.
+            shapes: every linear that will be quantized.
+
+        Raises:
+            BudgetError: out of reach; names the nearest that the method can reach.
+            ConfigError: the method has no rule (``fits_budgets`` is False).
+        """
+        raise ConfigError(
+            f"budget.bits={bits:g}: {type(self).__name__} has no rule for a budget; set "
+            "budget=layout"
+        )

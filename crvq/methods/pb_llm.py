@@ -15,7 +15,7 @@ from crvq.methods.registry import register_method
 from crvq.vq.gptq import quantize_columns
 from crvq.vq.partial_binary import PartialBinaryColumns, salient_number
 from crvq.weights.bits import BitCount
-from crvq.weights.partial_binary import PartialBinaryWeight, partial_binary_bits
+from crvq.weights.partial_binary import PartialBinarySizes, PartialBinaryWeight
 
 # Salient ratios that a budget may choose: 0 to 0.5.
 _RATIOS = [part / 400 for part in range(200, -1, -1)]
@@ -50,9 +50,9 @@ class PbLlmMethod(LinearByLinear[PbLlmParams]):
     code subtracts a mean besides, averaged over salient places too; the paper's text does not,
     and neither is done here.
 
-    All is counted: the authors' 1.7 bits (a tenth salient) leave out the mask and the scales; a
-    record's ``effective`` has their count as ``bits_as_published``. The mask is stored as a bitmap
-    or, if that is smaller, as the salient weights' places.
+    Everything is counted: the authors' 1.7 bits (a tenth salient) leave out the mask and the
+    scales; a record's ``effective`` has their count as ``bits_as_published``. The mask is stored
+    as a bitmap or, if that is smaller, as the salient weights' places.
 
     Budget rule: the largest salient ratio that it pays for, in steps of 1/400; all else as asked.
     """
@@ -91,10 +91,18 @@ class PbLlmMethod(LinearByLinear[PbLlmParams]):
             yield self.params.model_copy(update={"salient_ratio": ratio})
 
     def count(self, params: PbLlmParams, shape: LinearShape) -> BitCount:
-        """Exact."""
+        """Return the exact bits of a linear of this shape."""
         _, out_features, in_features = shape
         span = min(params.group_size or in_features, in_features)
         whole, rest = divmod(in_features, span)
         salient = whole * salient_number(out_features * span, params.salient_ratio)
         salient += salient_number(out_features * rest, params.salient_ratio)
-        return partial_binary_bits((out_features, in_features), salient, span, params.salient_bits)
+        return PartialBinaryWeight.count(
+            PartialBinarySizes(
+                out_features=out_features,
+                in_features=in_features,
+                salient_bits=params.salient_bits,
+                group_size=span,
+                salient=salient,
+            )
+        )

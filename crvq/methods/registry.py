@@ -3,51 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import TypeVar
 
 from crvq.config.strict import StrictModel
-from crvq.errors import ConfigError
 from crvq.methods.method import Method
+from crvq.registry import Registry
 from crvq.vq.revision import SOLVER_REVISION
 
-_METHODS: dict[str, type[Method]] = {}
+METHODS: Registry[type[Method]] = Registry("method")
 
 M = TypeVar("M", bound=type[Method])
 
 
 def register_method(name: str) -> Callable[[M], M]:
-    """Class decorator: make a method known under ``name``.
+    """Return a class decorator that makes a `Method` known under ``name``.
 
-    The class has ``Params`` (a `StrictModel`) and is called with ``(params, seed)``. Its
-    parameters are the configuration's top-level key ``name``: ``crvq.critical_ratio=0.02``.
+    Its parameters are the configuration's top-level key ``name``: ``crvq.critical_ratio=0.02``.
 
     Raises:
         ValueError: another class has that name already.
+        TypeError: the class is no `Method`.
     """
 
     def register(method: M) -> M:
-        known = _METHODS.get(name)
-        if known is not None and known.__qualname__ != method.__qualname__:
-            raise ValueError(f"method {name!r} is already {known.__qualname__}")
-        _METHODS[name] = method
+        if not issubclass(method, Method):
+            raise TypeError(f"method {name!r}: {method.__qualname__} is no subclass of Method")
+        METHODS.add(name, method)
         return method
 
     return register
 
 
 def method_names() -> list[str]:
-    """All registered names."""
-    return sorted(_METHODS)
+    """Return all registered names."""
+    return METHODS.names()
 
 
 def method_params(name: str) -> type[StrictModel]:
-    """The parameter type of a method.
+    """Return the parameter type of a method.
 
     Raises:
-        ConfigError: no such method; names the known ones.
+        ConfigError: no such method; lists the known ones.
     """
-    return _find(name).Params
+    return METHODS.get(name).Params
 
 
 def fits_budget(name: str) -> bool:
@@ -56,7 +54,7 @@ def fits_budget(name: str) -> bool:
     Raises:
         ConfigError: no such method.
     """
-    return hasattr(_find(name), "fit_budget")
+    return METHODS.get(name).fits_budgets
 
 
 def method_quantizes(name: str) -> bool:
@@ -65,7 +63,7 @@ def method_quantizes(name: str) -> bool:
     Raises:
         ConfigError: no such method.
     """
-    return _find(name).quantizes
+    return METHODS.get(name).quantizes
 
 
 def algorithm_revisions(name: str) -> dict[str, int]:
@@ -79,27 +77,17 @@ def algorithm_revisions(name: str) -> dict[str, int]:
     Raises:
         ConfigError: no such method.
     """
-    method = _find(name)
-    revisions = {name: getattr(method, "revision", 1)}
-    if getattr(method, "uses_solver", False):
+    method = METHODS.get(name)
+    revisions = {name: method.revision}
+    if method.uses_solver:
         revisions["solver"] = SOLVER_REVISION
     return revisions
 
 
 def create_method(name: str, params: StrictModel, seed: int) -> Method:
-    """A method ready to quantize.
+    """Return a method ready to quantize.
 
     Raises:
         ConfigError: no such method.
     """
-    return _find(name)(params, seed)  # type: ignore[call-arg]
-
-
-def _find(name: str) -> type[Method]:
-    if name not in _METHODS:
-        close = get_close_matches(name, _METHODS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(
-            f"method={name!r} is not known; known: {', '.join(method_names())}.{hint}"
-        )
-    return _METHODS[name]
+    return METHODS.get(name)(params, seed)

@@ -15,7 +15,7 @@ from crvq.methods.registry import register_method
 from crvq.vq.gptq import quantize_columns
 from crvq.vq.uniform_grid import GridColumns
 from crvq.weights.bits import BitCount
-from crvq.weights.uniform import UniformWeight
+from crvq.weights.uniform import UniformSizes, UniformWeight
 
 # Group sizes that a budget may choose, besides whole rows.
 _GROUP_SIZES = (16, 32, 64, 128, 256)
@@ -52,7 +52,7 @@ class RtnMethod(LinearByLinear[RtnParams]):
             yield self.params.model_copy(update={"bits": bits, "group_size": group_size})
 
     def count(self, params: RtnParams, shape: LinearShape) -> BitCount:
-        """Exact."""
+        """Return the exact bits of a linear of this shape."""
         return uniform_bits(shape, params.bits, params.group_size, reordered=False)
 
 
@@ -83,14 +83,12 @@ def uniform_bits(
     """The bits of a `UniformWeight` of some shape."""
     _, out_features, in_features = shape
     span = min(group_size or in_features, in_features)
-    groups = -(-in_features // span)
-    # Tensors without storage: the weight itself says what it would weigh.
-    hollow = UniformWeight(
-        code_bits=bits,
-        group_size=span,
-        codes=torch.empty(out_features, in_features, device="meta"),
-        steps=torch.empty(out_features, groups, device="meta"),
-        zeros=torch.empty(out_features, groups, device="meta"),
-        order=torch.empty(in_features, device="meta") if reordered else None,
+    return UniformWeight.count(
+        UniformSizes(
+            out_features=out_features,
+            in_features=in_features,
+            code_bits=bits,
+            group_size=span,
+            reordered=reordered,
+        )
     )
-    return hollow.bits()

@@ -10,10 +10,10 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from crvq.checkpoint import BlockStore
+from crvq.checkpoint import BlockStore, ModelShapes
 from crvq.errors import ConfigError, QuantizationError
 from crvq.finetune.free_values import nothing_to_train
-from crvq.methods import FollowsBlocks, LinearInput, LinearShape, Method, QuantizedLinear
+from crvq.methods import LinearInput, LinearShape, Method, QuantizedLinear
 from crvq.models.block_stream import BlockStream
 from crvq.models.linear_slots import LinearSlot, find_slots
 from crvq.models.second_moments import InputCollector
@@ -150,7 +150,7 @@ class BlockwiseQuantizer:
 
     def prepare(self) -> None:
         """Show the method the blocks that it asks for, in full precision; then rewind."""
-        wanted = set(self._method.survey_blocks(len(self._blocks)))
+        wanted = set(self._method.prepare_blocks(len(self._blocks)))
         if not wanted:
             return
         kinds: dict[str, int] = {}
@@ -158,7 +158,7 @@ class BlockwiseQuantizer:
             kinds[kind] = kinds.get(kind, 0) + out_features * in_features
         stored = self._store.load_shared()
         if stored is not None:
-            self._method.survey([], kinds)
+            self._method.prepare([], kinds)
             self._method.restore_shared(stored)
             return
         first = list(self._stream.hidden)
@@ -173,7 +173,7 @@ class BlockwiseQuantizer:
                 self._stream.advance(index)
             self._listener.stage_advanced("survey", f"block {index}")
         self._stream.hidden = first
-        self._method.survey(surveyed, kinds)
+        self._method.prepare(surveyed, kinds)
         self._store.save_shared(self._method.shared_tensors())
         self._listener.stage_finished("survey", time.perf_counter() - started)
 
@@ -184,7 +184,7 @@ class BlockwiseQuantizer:
             self._tuner.before_quantization(index)
         if not self._quantized_stream:
             self._stream.advance(index)
-        stored = self._store.load_block(index)
+        stored = self._store.load_block(index, ModelShapes.of(self._blocks[index], self._skip))
         put_block(self._blocks[index], stored, self._skip)
         self._follow(stored.weights)
         if stored.training is not None:
@@ -255,8 +255,7 @@ class BlockwiseQuantizer:
         self._listener.block_trained(index, tuned.summary, tuned.points)
 
     def _follow(self, weights: dict[str, QuantizedWeight]) -> None:
-        if isinstance(self._method, FollowsBlocks):
-            self._method.follow(weights)
+        self._method.on_block_stored(weights)
 
 
 def linear_shapes(blocks: Sequence[nn.Module], skip: Sequence[str]) -> list[LinearShape]:

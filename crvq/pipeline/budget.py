@@ -8,7 +8,7 @@ from typing import Any
 from crvq.config import RunConfig
 from crvq.errors import ConfigError
 from crvq.methods import LinearShape, Method, create_method
-from crvq.methods.budget import BudgetError, FitsBudget
+from crvq.methods.budget import BudgetError
 
 
 def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShape]) -> Method:
@@ -21,7 +21,7 @@ def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShap
     """
     if config.budget.bits is None:
         return method
-    if not isinstance(method, FitsBudget):
+    if not method.fits_budgets:
         raise ConfigError(
             f"budget.bits={config.budget.bits:g}: method {config.method} has no rule for a budget; "
             "set budget=layout"

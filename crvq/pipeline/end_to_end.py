@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import nn
 
-from crvq.checkpoint import BlockStore
+from crvq.checkpoint import BlockStore, ModelShapes
 from crvq.errors import ConfigError
 from crvq.files.digests import values_digest
 from crvq.finetune.end_to_end import Distillation, distill
@@ -104,7 +104,8 @@ class EndToEndStage:
             self._train_model(name, blocks, before, store, made_from)
         else:
             for index, block in enumerate(blocks):
-                put_block(block, store.load_block(index), self._config.model.skip_linears)
+                skip = self._config.model.skip_linears
+                put_block(block, store.load_block(index, ModelShapes.of(block, skip)), skip)
             put_outer(self._model, store)
         assert store.training is not None
         self._listener.model_trained(*training_from_dict(store.training))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crvq.checkpoint import BlockStore, StoredBlock
+from crvq.checkpoint import BlockStore, ModelShapes, StoredBlock
 from crvq.errors import CheckpointError
 from crvq.models.blocks import find_blocks
 from crvq.models.linear_slots import find_slots
@@ -34,7 +34,7 @@ def restore_model(model: nn.Module, store: BlockStore, skip: Sequence[str] = ())
             "that made the run again: it quantizes the damaged blocks again"
         )
     for index, block in enumerate(blocks):
-        put_block(block, store.load_block(index), skip)
+        put_block(block, store.load_block(index, ModelShapes.of(block, skip)), skip)
     put_outer(model, store)
 
 
@@ -57,7 +57,7 @@ def put_block(block: nn.Module, stored: StoredBlock, skip: Sequence[str]) -> Non
 def put_outer(model: nn.Module, store: BlockStore) -> None:
     """Put trained norms and biases that belong to no block into the model."""
     with torch.no_grad():
-        for name, value in store.load_outer().items():
+        for name, value in store.load_outer(ModelShapes.of(model)).items():
             model.get_parameter(name).copy_(value)
 
 

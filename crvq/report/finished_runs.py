@@ -15,6 +15,7 @@ from crvq.report.perplexity_columns import QUANTIZED, add_perplexities
 from crvq.report.zero_shot_columns import ACCURACY, add_accuracies
 from crvq.tracking.json_values import flatten
 from crvq.tracking.run_id import NOT_IDENTITY
+from crvq.weights.bits import BIT_PARTS
 
 CONFIG = "config."
 SEEDS = ("config.seed", "config.calibration.seed", "config.calibration.shuffle_seed")
@@ -27,7 +28,7 @@ _OPTIONAL = (
     "device",
     "full_precision_bits",
     "bits.quantized_weights",
-    *(f"bits.{part}" for part in ("codes", "codebooks", "scales", "permutation", "other")),
+    *(f"bits.{part}" for part in BIT_PARTS),
 )
 """Columns that tables rely on and an old record may lack."""
 

@@ -30,7 +30,7 @@ class LayerRow:
     bits: float
     """Average bits a weight, everything counted."""
     bit_parts: dict[str, float] = field(default_factory=dict)
-    """Bits (not averages) by part: codes, codebooks, scales, permutation, other."""
+    """Bits (not averages) by part, named as in `crvq.weights.bits.BitCount`."""
     code_entropy: float | None = None
     """Bits a weight that ideal order-0 entropy coding would leave of the codes; None: no codes."""
     published_bits: float | None = None

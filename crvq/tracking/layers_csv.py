@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 from crvq.files.atomic import write_text
 from crvq.tracking.events import LayerRow
 from crvq.tracking.record_schema import RecordError
+from crvq.weights.bits import BIT_PARTS
 
 LAYERS_FILE = "layers.csv"
-_PARTS = ("codes", "codebooks", "scales", "permutation", "other")
 _PREFIX = "bits_"
 _MAY_BE_EMPTY = ("code_entropy", "published_bits")
 _ROW = TypeAdapter(LayerRow)
@@ -27,7 +27,7 @@ def layer_columns(row: LayerRow) -> dict[str, Any]:
     values = asdict(row)
     parts = values.pop("bit_parts")
     notes = values.pop("notes")
-    values.update({_PREFIX + part: parts.pop(part, 0.0) for part in _PARTS})
+    values.update({_PREFIX + part: parts.pop(part, 0.0) for part in BIT_PARTS})
     values.update({_PREFIX + part: bits for part, bits in sorted(parts.items())})
     values["notes"] = notes
     return values

@@ -7,12 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from crvq.errors import CrvqError
 from crvq.files.atomic import write_json
 from crvq.files.digests import values_digest
 from crvq.tracking.json_values import to_json
+from crvq.weights.bits import BIT_PARTS
 
 SCHEMA_VERSION = 2
 """2: `algorithm`, `files` and `digest`; status ``stopped``."""
@@ -42,17 +43,15 @@ class RecordedError(_Section):
     traceback: list[str] = Field(default_factory=list)
 
 
-class Bits(_Section):
+_BitParts = create_model("_BitParts", __base__=_Section, **dict.fromkeys(BIT_PARTS, (float, 0.0)))  # type: ignore[call-overload]
+
+
+class Bits(_BitParts):
     """What the quantized model weighs.
 
     Parts are total bits over all quantized weights (not averages); averages are bits a weight.
     """
 
-    codes: float = 0.0
-    codebooks: float = 0.0
-    scales: float = 0.0
-    permutation: float = 0.0
-    other: float = 0.0
     codes_entropy: float | None = None
     """Total bits that the codes would take after ideal order-0 entropy coding; null: not known."""
     average_quantized_weights: float

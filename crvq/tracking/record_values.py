@@ -78,7 +78,7 @@ class RecordValues(RunListener):
         """Record the size of the quantized model.
 
         Args:
-            parts: total bits by part (codes, codebooks, scales, permutation, other).
+            parts: total bits by part, named as in `crvq.weights.bits.BitCount`.
             quantized_weights: number of weights that the parts encode.
             all_weights: number of weights of the model, quantized or not.
             other_weights_bits: total bits of the weights that are not quantized.

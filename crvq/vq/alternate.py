@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from crvq.vq.additive_code import AdditiveCode
@@ -16,6 +15,7 @@ from crvq.vq.coded_linear import CodedLinear
 from crvq.vq.coordinate_descent import descend_codes
 from crvq.vq.feedback_search import search_codes
 from crvq.vq.scale_solve import solve_scales
+from crvq.vq.storage_range import to_float16
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,16 @@ def _settle(
     for linear in linears:
         linear.code.scales = solve_scales(linear, codebooks)
         descend_codes(linear, codebooks)
-        linear.code.scales = storable_scales(solve_scales(linear, codebooks))
+        linear.code.scales = storable_scales(solve_scales(linear, codebooks, may_be_zero=True))
     return codebooks
 
 
 def storable_scales(scales: Tensor) -> Tensor:
-    """Scales as float16 holds them, kept off zero and infinity."""
-    tiniest = torch.finfo(torch.float16).smallest_normal
-    signs = torch.where(scales < 0, -1.0, 1.0)
-    return (signs * scales.abs().clamp(tiniest, 65504.0)).half().float()
+    """Return row scales as float16 holds them.
+
+    A row of zeros, or of weights that float16 cannot reach, gets scale zero.
+
+    Raises:
+        StorageRangeError: a scale is NaN or infinite.
+    """
+    return to_float16(scales, "a scale")

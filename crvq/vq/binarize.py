@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_LARGEST_HALF = torch.finfo(torch.float16).max
+from crvq.vq.storage_range import to_float16
+
 # Break points that are tried: percentiles of the magnitudes (the authors' 81).
 _PERCENTILES = (0.1, 0.9, 81)
 
@@ -28,14 +29,9 @@ def binary_scales(weight: Tensor, mask: Tensor, centred: bool) -> tuple[Tensor, 
     count = kept.sum(1).clamp_min(1)
     centres = torch.zeros_like(count)
     if centred:
-        centres = storable((weight * kept).sum(1) / count)
+        centres = to_float16((weight * kept).sum(1) / count)
     scales = ((weight - centres[:, None]).abs() * kept).sum(1) / count
-    return storable(scales), centres
-
-
-def storable(numbers: Tensor) -> Tensor:
-    """Float32 numbers that float16 holds."""
-    return numbers.clamp(-_LARGEST_HALF, _LARGEST_HALF).half().float()
+    return to_float16(scales), centres
 
 
 def signed(signs: Tensor) -> Tensor:

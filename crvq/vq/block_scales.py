@@ -7,6 +7,8 @@ from torch import Tensor
 
 SCALE_BITS = 4
 _LEVELS = 2**SCALE_BITS - 1
+LARGEST_LOGARITHM = 16.0
+"""To base 2, of any scale; larger weights are left to the codebook."""
 # Blocks smaller than the largest by more than this (in powers of two) count as this small.
 _RANGE = 15.0
 

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from crvq.vq.storage_range import LARGEST_HALF, StorageRangeError, to_positive_float16
+
 CodebookDtype = Literal["float16", "int8"]
 
 _INT8_MAX = 127
@@ -19,15 +21,15 @@ def store_codebook(codebook: Tensor, dtype: CodebookDtype) -> dict[str, Tensor]:
     float16, one step a coordinate: coordinates of a stratified order differ in range.
 
     Raises:
-        ValueError: an entry is not finite or does not fit float16.
+        StorageRangeError: an entry is not finite or does not fit float16.
     """
-    if not bool(torch.isfinite(codebook).all()) or float(codebook.abs().max()) > 65504:
-        raise ValueError("a codebook entry is not finite or exceeds half precision's 65504")
+    if not bool(torch.isfinite(codebook).all()) or float(codebook.abs().max()) > LARGEST_HALF:
+        raise StorageRangeError("a codebook entry is not finite or exceeds half precision's 65504")
     if dtype == "float16":
         return {"entries": codebook.half()}
-    steps = (codebook.abs().amax(0) / _INT8_MAX).clamp_min(2.0**-24).half()
-    scaled = (codebook / steps.float()).round().clamp(-_INT8_MAX, _INT8_MAX)
-    return {"entries": scaled.to(torch.int8), "steps": steps}
+    steps = to_positive_float16(codebook.abs().amax(0) / _INT8_MAX, "a codebook entry")
+    scaled = (codebook / steps).round().clamp(-_INT8_MAX, _INT8_MAX)
+    return {"entries": scaled.to(torch.int8), "steps": steps.half()}
 
 
 def load_codebook(parts: dict[str, Tensor]) -> Tensor:

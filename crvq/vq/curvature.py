@@ -11,7 +11,8 @@ from crvq.vq.computed_once import computed_once
 from crvq.vq.triangular import inverse_factor
 
 # A channel whose activations are this much weaker than the typical live channel is dead: its
-# weights change nothing on the calibration text.
+# weights change nothing on the calibration text. Typical is the median: one hot channel would
+# raise a mean so much that all others seem dead beside it.
 _DEAD_BELOW = 1e-10
 # Dead channels get this part of the typical live heat, so that their weights still follow the
 # original ones instead of being left to chance.
@@ -39,7 +40,8 @@ class Curvature:
         if not bool(torch.isfinite(second_moment).all()):
             raise CurvatureError("the second moment of the input holds NaN or infinity")
         heat = second_moment.diagonal()
-        live = heat > _DEAD_BELOW * heat.mean()
+        positive = heat[heat > 0]
+        live = heat > _DEAD_BELOW * (positive.median() if len(positive) else 1.0)
         typical = heat[live].median() if bool(live.any()) else heat.new_tensor(1.0)
         self.dead_channels = int((~live).sum())
         self.damping = damping

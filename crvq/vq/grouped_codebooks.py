@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from crvq.vq.storage_range import to_positive_float16
+
 
 @dataclass(frozen=True)
 class PatchLayout:
@@ -118,9 +120,12 @@ def store_patches(codebooks: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         int8 ``(number, entries, d)`` and float32 ``(number,)`` that float16 holds.
+
+    Raises:
+        StorageRangeError: an entry is NaN or infinite.
     """
     largest = codebooks.abs().amax((1, 2))
-    steps = (largest / 127).clamp(2.0**-24, 65504.0).half().float()
+    steps = to_positive_float16(largest / 127, "a codebook entry")
     entries = (codebooks / steps[:, None, None]).round().clamp(-127, 127)
     return entries.to(torch.int8), steps
 

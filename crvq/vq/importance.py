@@ -8,26 +8,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from crvq.registry import Registry
 from crvq.vq.curvature import Curvature
 from crvq.vq.kmeans import kmeans, nearest_centroids
 from crvq.vq.tiles import tiles
 
 ImportanceForm = Callable[[Tensor, Tensor, Curvature, torch.Generator], Tensor]
 
-_FORMS: dict[str, ImportanceForm] = {}
-
-
-def _form(name: str) -> Callable[[ImportanceForm], ImportanceForm]:
-    def register(form: ImportanceForm) -> ImportanceForm:
-        _FORMS[name] = form
-        return form
-
-    return register
+FORMS: Registry[ImportanceForm] = Registry("importance")
 
 
 def importance_names() -> list[str]:
     """The forms that `channel_importance` knows."""
-    return sorted(_FORMS)
+    return FORMS.names()
 
 
 def channel_importance(
@@ -54,16 +47,21 @@ def channel_importance(
     residual = weight
     if form.startswith(("error", "max_error")):
         residual = _vq_residual(weight, group_size, entries, generator)
-    return _FORMS[form](weight, residual, curvature, generator)
+    return FORMS.get(form)(weight, residual, curvature, generator)
 
 
 def row_scales(weight: Tensor) -> Tensor:
-    """Root mean square of each row, ``(out,)``; for a row of zeros the least that is stored.
+    """Return the root mean square of each row, ``(out,)``; a small number for a row of zeros.
 
-    A row of zeros must neither weigh in a codebook nor decode to anything worth the name.
+    A code search divides by scales, so none may be zero; and a row of zeros must not weigh in a
+    codebook, so its scale is no larger than that of any other row.
     """
     scales = torch.linalg.vector_norm(weight, dim=1) / weight.shape[1] ** 0.5
-    return torch.where(scales > 0, scales, torch.finfo(torch.float16).smallest_normal)
+    some = scales > 0
+    smallest = scales.new_tensor(torch.finfo(torch.float16).smallest_normal)
+    if bool(some.any()):
+        smallest = torch.minimum(smallest, scales[some].min())
+    return torch.where(some, scales, smallest)
 
 
 def _vq_residual(
@@ -86,37 +84,37 @@ def _column_norms(matrix: Tensor, order: float) -> Tensor:
     return torch.linalg.vector_norm(matrix, ord=order, dim=0)
 
 
-@_form("error_activation")
+@FORMS.register("error_activation")
 def _error_activation(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
     """mean_o R² · H_jj: the authors' code."""
     return _column_norms(r, 2).square() / len(r) * h.matrix.diagonal()
 
 
-@_form("max_error_over_inverse")
+@FORMS.register("max_error_over_inverse")
 def _max_error_over_inverse(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
     """max_o R² / [H⁻¹]_jj: the paper's form as readers report it, dividing as OBS does."""
     return _column_norms(r, math.inf).square() * h.stiffness
 
 
-@_form("max_error_times_inverse")
+@FORMS.register("max_error_times_inverse")
 def _max_error_times_inverse(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
     """max_o R² · [H⁻¹]_jj: the other reading of the same report."""
     return _column_norms(r, math.inf).square() / h.stiffness
 
 
-@_form("weight")
+@FORMS.register("weight")
 def _weight(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
     """mean_o |W|: weights alone."""
     return _column_norms(w, 1) / len(w)
 
 
-@_form("activation")
+@FORMS.register("activation")
 def _activation(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
     """H_jj: activation energy alone."""
     return h.matrix.diagonal().clone()
 
 
-@_form("random")
+@FORMS.register("random")
 def _random(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
     """A seeded draw: the control."""
     return torch.rand(w.shape[1], generator=g).to(w.device)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crvq.vq.binarize import binary_scales, break_point, salient_columns, signed, storable
+from crvq.vq.binarize import binary_scales, break_point, salient_columns, signed
+from crvq.vq.storage_range import to_float16
 
 CONCENTRATED, SPARSE, SALIENT, RESIDUAL = range(4)
 """Places of a block's four scales; its three centres are those of the first three."""
@@ -71,7 +72,7 @@ class SplitBinaryColumns:
             residual, salient, self._centred
         )
         # Both centres of salient weights are stored as their sum.
-        self.centres[:, self._block, SALIENT] = storable(self._first_centres + centres)
+        self.centres[:, self._block, SALIENT] = to_float16(self._first_centres + centres)
 
     def quantize(self, columns: slice, weight: Tensor, metric: Tensor) -> Tensor:
         """The nearest of a group's values; for salient weights, sign by sign."""

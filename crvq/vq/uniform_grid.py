@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SMALLEST_STEP = torch.finfo(torch.float16).smallest_normal
-_LARGEST_STEP = torch.finfo(torch.float16).max
+from crvq.vq.storage_range import to_positive_float16
 
 
 def fit_grid(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -30,8 +29,12 @@ def fit_grid(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def storable_steps(steps: Tensor) -> Tensor:
-    """Steps as float16 holds them, positive and finite, in float32."""
-    return steps.clamp(_SMALLEST_STEP, _LARGEST_STEP).half().float()
+    """Return steps as float16 holds them, positive and finite, in float32.
+
+    Raises:
+        StorageRangeError: a step is NaN or infinite.
+    """
+    return to_positive_float16(steps)
 
 
 def grid_codes(weight: Tensor, steps: Tensor, zeros: Tensor, bits: int) -> Tensor:

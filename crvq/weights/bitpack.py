@@ -75,3 +75,29 @@ def unpack_bits(packed: Tensor, width: int, shape: tuple[int, ...]) -> Tensor:
         values.append((bits.view(-1, width) * weights).sum(1))
     flat = torch.cat(values) if values else torch.empty(0, dtype=torch.int64)
     return flat[:count].view(shape)
+
+
+def unpack_rows(packed: Tensor, width: int, columns: int, rows: slice) -> Tensor:
+    """Return some rows of packed integers ``(all rows, columns)``, reading only their bytes.
+
+    Row r starts at bit ``r * columns * width``; where that is not a whole byte, a kernel shifts by
+    ``r * columns * width % 8`` bits, as is done here.
+
+    Args:
+        packed: by `pack_bits`, of a tensor ``(all rows, columns)``.
+        width: of an integer, 0 to 31 bits.
+        columns: integers in a row.
+        rows: a slice with start and stop.
+
+    Returns:
+        ``(rows, columns)``, int64.
+    """
+    first, last = rows.start * columns * width, rows.stop * columns * width
+    count = (rows.stop - rows.start) * columns
+    if width == 0 or count == 0:
+        return torch.zeros(rows.stop - rows.start, columns, dtype=torch.int64, device=packed.device)
+    part = packed[first // 8 : (last + 7) // 8].to(torch.int64)
+    places = torch.arange(8, device=packed.device)
+    bits = ((part[:, None] >> places) & 1).flatten()[first % 8 :][: count * width]
+    weights = 1 << torch.arange(width, device=packed.device)
+    return (bits.view(-1, width) * weights).sum(1).view(-1, columns)

@@ -1,13 +1,17 @@
-"""Bits, counted by part."""
+"""Bits, counted by part. `BitCount` is the one list of parts; everything else derives from it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+BitPart = Literal["codes", "codebooks", "scales", "permutation", "other"]
+"""What a stored field counts as; a new part is a name here and a number in `BitCount`."""
 
 
 @dataclass(frozen=True)
 class BitCount:
-    """What a quantized weight weighs, in bits (not bits a weight), part by part."""
+    """Bits of a quantized weight (totals, not bits per weight), by part."""
 
     codes: float = 0.0
     codebooks: float = 0.0
@@ -21,10 +25,12 @@ class BitCount:
         return float(sum(asdict(self).values()))
 
     def __add__(self, more: BitCount) -> BitCount:
-        return BitCount(
-            **{f.name: getattr(self, f.name) + getattr(more, f.name) for f in fields(self)}
-        )
+        return BitCount(**{part: getattr(self, part) + getattr(more, part) for part in BIT_PARTS})
 
     def as_dict(self) -> dict[str, float]:
         """Parts by name."""
         return asdict(self)
+
+
+BIT_PARTS: tuple[str, ...] = tuple(field.name for field in fields(BitCount))
+"""Names of all parts, in the order in which tables show them."""

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field as Limits
+from pydantic import model_validator
 from torch import Tensor
 
 from crvq.vq.binarize import signed
 from crvq.vq.uniform_grid import grid_values
-from crvq.weights.bitpack import pack_bits, packed_bytes, unpack_bits
-from crvq.weights.bits import BitCount
 from crvq.weights.entropy import code_entropy_bits, mask_entropy_bits
+from crvq.weights.fields import Count, Field, FormatError, Sizes, index_bits
 from crvq.weights.quantized import QuantizedWeight
-from crvq.weights.sparse_mask import mask_bytes, pack_mask, unpack_mask
+from crvq.weights.trainable import TrainableNumbers, TrainableWeight, trainable
 
-_MASK = ("bitmap", "numbers", "places")
+
+class PartialBinarySizes(Sizes):
+    """The header of a `PartialBinaryWeight`."""
+
+    salient_bits: Annotated[int, Limits(ge=1, le=16)]
+    group_size: Count
+    salient: Annotated[int, Limits(ge=0)]
+    """Salient weights; none need no grid, all need no signs."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PartialBinarySizes:
+        self.span(self.group_size, "group_size")
+        if self.salient > self.out_features * self.in_features:
+            raise ValueError(f"salient={self.salient} of {self.out_features} x {self.in_features}")
+        return self
 
 
 @dataclass
@@ -25,6 +40,7 @@ class PartialBinaryWeight(QuantizedWeight):
     """``α b``, or ``(q - zero) step`` for salient weights (PB-LLM, arXiv 2310.00034, section 3)."""
 
     format: ClassVar[str] = "partial_binary"
+    header_type: ClassVar[type[Sizes]] = PartialBinarySizes
 
     salient_bits: int
     group_size: int
@@ -46,17 +62,77 @@ class PartialBinaryWeight(QuantizedWeight):
         self.out_features, self.in_features = self.signs.shape
 
     def dequantize(self) -> Tensor:
-        """The weight ``(out, in)`` in float32."""
+        """Decode salient weights on their row's grid, others as a sign times a scale."""
         group = torch.arange(self.in_features, device=self.signs.device) // self.group_size
         fine = grid_values(self.codes, self.steps[:, None], self.zeros[:, None])
         return torch.where(self.salient, fine, signed(self.signs) * self.scales[:, group])
 
-    def bits(self) -> BitCount:
-        """See `partial_binary_bits`."""
-        shape = self.out_features, self.in_features
-        return partial_binary_bits(
-            shape, int(self.salient.sum()), self.group_size, self.salient_bits
+    @classmethod
+    def stored_fields(cls, sizes: PartialBinarySizes) -> list[Field]:
+        """Signs, salient codes and mask (codes); float16 scales; a float16 step and a zero a row.
+
+        Signs and codes have no place for the other sort of weight: where a row begins in them
+        follows from the mask's count of the rows before.
+        """
+        shape = rows, columns = sizes.out_features, sizes.in_features
+        number, width = sizes.salient, sizes.salient_bits
+        fields = []
+        if number < rows * columns:
+            groups = -(-columns // sizes.group_size)
+            fields.append(Field("signs", "codes", (rows * columns - number,), 1))
+            fields.append(Field("scales", "scales", (rows, groups)))
+        if number:
+            fields += mask_fields(shape, number)
+            fields.append(Field("codes", "codes", (number,), width))
+            fields.append(Field("steps", "scales", (rows,)))
+            fields.append(Field("zeros", "scales", (rows,), width))
+        return fields
+
+    def sizes(self) -> PartialBinarySizes:
+        """Shape, widths and how many weights are salient."""
+        return PartialBinarySizes(
+            out_features=self.out_features,
+            in_features=self.in_features,
+            salient_bits=self.salient_bits,
+            group_size=self.group_size,
+            salient=int(self.salient.sum()),
         )
+
+    def values(self) -> dict[str, Tensor]:
+        """The mask in both forms, and signs and codes of the weights that have them."""
+        return {
+            "signs": self.signs[~self.salient],
+            "scales": self.scales,
+            **mask_values(self.salient),
+            "codes": self.codes[self.salient],
+            "steps": self.steps,
+            "zeros": self.zeros,
+        }
+
+    @classmethod
+    def from_values(
+        cls, sizes: PartialBinarySizes, values: Mapping[str, Tensor]
+    ) -> PartialBinaryWeight:
+        """Put signs and codes in their places; the rest is zero."""
+        shape = rows, columns = sizes.out_features, sizes.in_features
+        weight = cls(
+            salient_bits=sizes.salient_bits,
+            group_size=sizes.group_size,
+            salient=torch.zeros(shape, dtype=torch.bool),
+            signs=torch.zeros(shape, dtype=torch.bool),
+            codes=torch.zeros(shape, dtype=torch.int64),
+            scales=torch.zeros(rows, -(-columns // sizes.group_size)),
+            steps=torch.ones(rows),
+            zeros=torch.zeros(rows, dtype=torch.int64),
+        )
+        if sizes.salient:
+            weight.salient = mask_from_values(values, shape, sizes.salient)
+            weight.codes[weight.salient] = values["codes"]
+            weight.steps, weight.zeros = values["steps"].float(), values["zeros"]
+        if sizes.salient < rows * columns:
+            weight.signs[~weight.salient] = values["signs"].bool()
+            weight.scales = values["scales"].float()
+        return weight
 
     def entropy_bits(self) -> float:
         """Of the mask, the signs and the salient codes, each a source of its own."""
@@ -71,82 +147,56 @@ class PartialBinaryWeight(QuantizedWeight):
         salient = int(self.salient.sum())
         return float(salient * self.salient_bits + self.signs.numel() - salient)
 
-    def pack(self) -> dict[str, Tensor]:
-        """Signs, salient codes, the mask, and the scales and grids that any weight has."""
-        tensors = {}
-        if not bool(self.salient.all()):
-            tensors["signs"] = pack_bits(self.signs[~self.salient], 1)
-            tensors["scales"] = self.scales.half()
-        if bool(self.salient.any()):
-            tensors |= pack_mask(self.salient)
-            tensors["codes"] = pack_bits(self.codes[self.salient], self.salient_bits)
-            tensors["steps"] = self.steps.half()
-            tensors["zeros"] = pack_bits(self.zeros, self.salient_bits)
-        return tensors
 
-    def header(self) -> dict[str, Any]:
-        """Shape, widths and how many weights are salient."""
-        return {
-            "format": self.format,
-            "out_features": self.out_features,
-            "in_features": self.in_features,
-            "salient_bits": self.salient_bits,
-            "group_size": self.group_size,
-            "salient": int(self.salient.sum()),
-        }
+def mask_fields(shape: tuple[int, int], marked: int) -> list[Field]:
+    """Return how a mask is stored: a bitmap, or each row's number and places if that is smaller.
 
-    @classmethod
-    def unpack(
-        cls,
-        header: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        shared: Mapping[str, Tensor],
-    ) -> PartialBinaryWeight:
-        """Read what `pack` and `header` wrote."""
-        shape = header["out_features"], header["in_features"]
-        width, number, group_size = header["salient_bits"], header["salient"], header["group_size"]
-        rows, groups = shape[0], -(-shape[1] // group_size)
-        weight = cls(
-            salient_bits=width,
-            group_size=group_size,
-            salient=torch.zeros(shape, dtype=torch.bool),
-            signs=torch.zeros(shape, dtype=torch.bool),
-            codes=torch.zeros(shape, dtype=torch.int64),
-            scales=torch.zeros(rows, groups),
-            steps=torch.ones(rows),
-            zeros=torch.zeros(rows, dtype=torch.int64),
-        )
-        if number:
-            mask = {name: tensors[name] for name in _MASK if name in tensors}
-            weight.salient = unpack_mask(mask, shape, number)
-            weight.codes[weight.salient] = unpack_bits(tensors["codes"], width, (number,))
-            weight.steps = tensors["steps"].float()
-            weight.zeros = unpack_bits(tensors["zeros"], width, (rows,))
-        others = rows * shape[1] - number
-        if others:
-            signs = unpack_bits(tensors["signs"], 1, (others,)).bool()
-            weight.signs[~weight.salient] = signs
-            weight.scales = tensors["scales"].float()
-        return weight
-
-
-def partial_binary_bits(
-    shape: tuple[int, int], salient: int, group_size: int, salient_bits: int
-) -> BitCount:
-    """Signs, salient codes and mask (codes); float16 scales; a float16 step and a zero a row.
+    Places are sorted by row and cost ``⌈log2 in⌉`` bits each.
 
     Args:
         shape: ``(out, in)``.
-        salient: weights that are salient; none need no grid, all need no signs.
-        group_size: columns that share a scale.
-        salient_bits: of a salient weight's code.
+        marked: weights that are marked.
     """
     rows, columns = shape
-    codes, scales = 0, 0.0
-    if salient < rows * columns:
-        codes += packed_bytes(rows * columns - salient, 1)
-        scales += 16.0 * rows * -(-columns // group_size)
-    if salient:
-        codes += mask_bytes(shape, salient) + packed_bytes(salient, salient_bits)
-        scales += 16.0 * rows + 8.0 * packed_bytes(rows, salient_bits)
-    return BitCount(codes=8.0 * codes, scales=scales)
+    bitmap = [Field("bitmap", "codes", shape, 1)]
+    places = [
+        Field("numbers", "codes", (rows,), index_bits(columns + 1), below=columns + 1),
+        Field("places", "codes", (marked,), index_bits(columns), below=columns),
+    ]
+    return min(bitmap, places, key=lambda fields: sum(field.stored_bytes for field in fields))
+
+
+def mask_values(mask: Tensor) -> dict[str, Tensor]:
+    """Return the values of either of `mask_fields`."""
+    return {"bitmap": mask, "numbers": mask.sum(1), "places": mask.nonzero()[:, 1]}
+
+
+def mask_from_values(values: Mapping[str, Tensor], shape: tuple[int, int], marked: int) -> Tensor:
+    """Return the mask ``shape`` that values of `mask_fields` describe.
+
+    Raises:
+        FormatError: it has not so many marks.
+    """
+    if "bitmap" in values:
+        mask = values["bitmap"].bool()
+    else:
+        numbers, places = values["numbers"], values["places"]
+        if int(numbers.sum()) != marked:
+            raise FormatError("numbers", f"add up to {int(numbers.sum())}; the header: {marked}")
+        mask = torch.zeros(shape, dtype=torch.bool, device=places.device)
+        mask[torch.arange(shape[0]).repeat_interleave(numbers), places] = True
+    if int(mask.sum()) != marked:
+        name = "bitmap" if "bitmap" in values else "places"
+        raise FormatError(name, f"marks {int(mask.sum())} weights; the header says {marked}")
+    return mask
+
+
+@trainable.register
+def _(weight: PartialBinaryWeight, device: torch.device) -> TrainableWeight:
+    return TrainablePartialBinary(weight, device)
+
+
+class TrainablePartialBinary(TrainableNumbers[PartialBinaryWeight]):
+    """Scales and steps are free; signs, the mask and codes stay as they are."""
+
+    numbers = ("scales", "steps")

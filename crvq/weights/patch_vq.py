@@ -3,19 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field as Limits
+from pydantic import model_validator
 from torch import Tensor
+from torch.nn import functional
 
-from crvq.vq.block_scales import SCALE_BITS, block_scales
-from crvq.vq.grouped_codebooks import PatchLayout, decode_patches, load_patches
-from crvq.weights.additive import index_bits
-from crvq.weights.bitpack import pack_bits, packed_bytes, unpack_bits
-from crvq.weights.bits import BitCount
+from crvq.vq.block_scales import LARGEST_LOGARITHM, SCALE_BITS, block_scales
+from crvq.vq.grouped_codebooks import PatchLayout, decode_patches, load_patches, store_patches
 from crvq.weights.entropy import order0_bits
+from crvq.weights.fields import Count, Field, FormatError, Sizes, index_bits
 from crvq.weights.quantized import QuantizedWeight
+from crvq.weights.trainable import EntryGradients, PartKind, Parts, TrainableWeight, trainable
+
+_CODEBOOKS = "codebooks"
+
+
+class PatchSizes(Sizes):
+    """The header of a `PatchWeight`."""
+
+    padded_in_features: Count
+    vector_size: Annotated[int, Limits(ge=1, le=1024)]
+    columns: Count
+    """Of a strip."""
+    rows: Count
+    """Of a band."""
+    entries: Annotated[int, Limits(ge=1, le=2**24)]
+    """Of each codebook."""
+    scale_block: Count | None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PatchSizes:
+        d = self.vector_size
+        if self.padded_in_features != -(-self.in_features // d) * d:
+            raise ValueError(
+                f"padded_in_features={self.padded_in_features} for {self.in_features} columns and "
+                f"vectors of {d}"
+            )
+        if self.columns % d or self.columns > self.padded_in_features:
+            raise ValueError(f"columns={self.columns} of {self.padded_in_features}, vectors of {d}")
+        if self.rows > self.out_features:
+            raise ValueError(f"rows={self.rows} of {self.out_features}")
+        if self.scale_block is not None:
+            self.span(self.scale_block, "scale_block")
+        return self
+
+    @property
+    def layout(self) -> PatchLayout:
+        """Where patches lie."""
+        return PatchLayout(
+            self.out_features, self.padded_in_features, self.vector_size, self.columns, self.rows
+        )
+
+    @property
+    def scales_per_row(self) -> int:
+        """Each strip has its own scales, the last of a strip perhaps for fewer columns."""
+        assert self.scale_block is not None
+        whole, block = self.layout.strips - 1, self.scale_block
+        last = self.padded_in_features - whole * self.columns
+        return whole * -(-self.columns // block) + -(-last // block)
 
 
 @dataclass
@@ -23,6 +72,7 @@ class PatchWeight(QuantizedWeight):
     """``Ŵ = s ⊙ C_patch[codes]``, in_features padded to whole vectors (and counted so)."""
 
     format: ClassVar[str] = "patch_vq"
+    header_type: ClassVar[type[Sizes]] = PatchSizes
 
     in_features: int
     layout: PatchLayout
@@ -42,7 +92,7 @@ class PatchWeight(QuantizedWeight):
         self.out_features = self.layout.out_features
 
     def dequantize(self) -> Tensor:
-        """The weight ``(out, in)`` in float32."""
+        """Look up each vector in its patch's codebook, scale, and drop padded columns."""
         index = self.layout.codebook_index(self.codes.device)
         decoded = decode_patches(load_patches(self.entries, self.steps), self.codes, index)
         if self.scale_codes is not None:
@@ -50,7 +100,7 @@ class PatchWeight(QuantizedWeight):
         return decoded[:, : self.in_features].contiguous()
 
     def scales(self) -> Tensor:
-        """The block scale of each weight, ``(out, padded in)``."""
+        """Return the block scale of each weight, ``(out, padded in)``."""
         assert self.scale_codes is not None
         assert self.scale_spans is not None
         assert self.scale_block is not None
@@ -61,17 +111,71 @@ class PatchWeight(QuantizedWeight):
             parts.append(block_scales(codes[strip], span, self.scale_block, columns))
         return torch.cat(parts, 1)
 
-    def bits(self) -> BitCount:
-        """Codes; 8-bit entries and a float16 step a codebook; 4-bit scales and their spans."""
-        scales = 0.0
-        if self.scale_codes is not None and self.scale_spans is not None:
-            scales = 8.0 * packed_bytes(self.scale_codes.numel(), SCALE_BITS)
-            scales += 16.0 * self.scale_spans.numel()
-        return BitCount(
-            codes=8.0 * packed_bytes(self.codes.numel(), self._width()),
-            codebooks=8.0 * self.entries.numel() + 16.0 * self.steps.numel(),
-            scales=scales,
+    @classmethod
+    def stored_fields(cls, sizes: PatchSizes) -> list[Field]:
+        """Codes; 8-bit entries and a float16 step per codebook; 4-bit scales and their spans."""
+        layout, d = sizes.layout, sizes.vector_size
+        number, rows = layout.strips * layout.bands, sizes.out_features
+        width, shape = index_bits(sizes.entries), (rows, layout.in_features // d)
+        fields = [
+            Field("codes", "codes", shape, width, below=sizes.entries),
+            Field("entries", "codebooks", (number, sizes.entries, d), dtype=torch.int8),
+            Field("steps", "codebooks", (number,)),
+        ]
+        if sizes.scale_block is not None:
+            fields.append(Field("scales", "scales", (rows, sizes.scales_per_row), SCALE_BITS))
+            fields.append(Field("scale_spans", "scales", (layout.strips, 2)))
+        return fields
+
+    def sizes(self) -> PatchSizes:
+        """Shapes of patches, codebooks and scales."""
+        layout = self.layout
+        return PatchSizes(
+            out_features=self.out_features,
+            in_features=self.in_features,
+            padded_in_features=layout.in_features,
+            vector_size=layout.width,
+            columns=layout.columns,
+            rows=layout.rows,
+            entries=self.entries.shape[1],
+            scale_block=self.scale_block,
         )
+
+    def values(self) -> dict[str, Tensor]:
+        """Codes, codebooks and scales."""
+        values = {"codes": self.codes, "entries": self.entries, "steps": self.steps}
+        if self.scale_codes is not None and self.scale_spans is not None:
+            values |= {"scales": self.scale_codes, "scale_spans": self.scale_spans}
+        return values
+
+    @classmethod
+    def from_values(cls, sizes: PatchSizes, values: Mapping[str, Tensor]) -> PatchWeight:
+        """Return the weight; block scales must be numbers that float32 holds."""
+        spans = values["scale_spans"].float() if sizes.scale_block is not None else None
+        if spans is not None:
+            highest = spans[:, 0] + (2**SCALE_BITS - 1) * spans[:, 1].abs()
+            if float(highest.max()) > LARGEST_LOGARITHM:
+                raise FormatError("scale_spans", f"scales up to 2^{float(highest.max()):.0f}")
+        return cls(
+            in_features=sizes.in_features,
+            layout=sizes.layout,
+            codes=values["codes"],
+            entries=values["entries"],
+            steps=values["steps"].float(),
+            scale_block=sizes.scale_block,
+            scale_codes=values.get("scales"),
+            scale_spans=spans,
+        )
+
+    @classmethod
+    def upgraded(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Read the number of entries from the tensor, where version 1 leaves it."""
+        if "entries" in header:
+            return dict(header)
+        entries = tensors.get("entries")
+        if entries is None or entries.ndim != 3:
+            raise FormatError("entries", "the tensor is missing or has not three dimensions")
+        return {**header, "entries": entries.shape[1]}
 
     def entropy_bits(self) -> float:
         """Of each codebook's codes, with frequencies of its own."""
@@ -80,71 +184,53 @@ class PatchWeight(QuantizedWeight):
         counts = torch.bincount(slots.flatten(), minlength=number * entries)
         return order0_bits(counts.view(number, entries))
 
-    def pack(self) -> dict[str, Tensor]:
-        """Bit-packed codes, int8 codebooks, float16 steps; packed scales and float16 spans."""
-        tensors = {
-            "codes": pack_bits(self.codes, self._width()),
-            "entries": self.entries,
-            "steps": self.steps.half(),
-        }
-        if self.scale_codes is not None and self.scale_spans is not None:
-            tensors["scales"] = pack_bits(self.scale_codes, SCALE_BITS)
-            tensors["scale_spans"] = self.scale_spans.half()
-        return tensors
 
-    def header(self) -> dict[str, Any]:
-        """Shapes and widths."""
-        layout = self.layout
-        return {
-            "format": self.format,
-            "out_features": self.out_features,
-            "in_features": self.in_features,
-            "padded_in_features": layout.in_features,
-            "vector_size": layout.width,
-            "columns": layout.columns,
-            "rows": layout.rows,
-            "scale_block": self.scale_block,
-        }
-
-    @classmethod
-    def unpack(
-        cls,
-        header: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        shared: Mapping[str, Tensor],
-    ) -> PatchWeight:
-        """Read what `pack` and `header` wrote."""
-        layout = PatchLayout(
-            header["out_features"],
-            header["padded_in_features"],
-            header["vector_size"],
-            header["columns"],
-            header["rows"],
-        )
-        shape = layout.out_features, layout.in_features // layout.width
-        block = header["scale_block"]
-        scale_codes = scale_spans = None
-        if block is not None:
-            blocks = scale_blocks(layout, block)
-            scale_codes = unpack_bits(tensors["scales"], SCALE_BITS, (shape[0], blocks))
-            scale_spans = tensors["scale_spans"].float()
-        width = index_bits(tensors["entries"].shape[1])
-        return cls(
-            in_features=header["in_features"],
-            layout=layout,
-            codes=unpack_bits(tensors["codes"], width, shape),
-            entries=tensors["entries"],
-            steps=tensors["steps"].float(),
-            scale_block=block,
-            scale_codes=scale_codes,
-            scale_spans=scale_spans,
-        )
-
-    def _width(self) -> int:
-        return index_bits(self.entries.shape[1])
+@trainable.register
+def _(weight: PatchWeight, device: torch.device) -> TrainableWeight:
+    return TrainablePatches(weight, device)
 
 
-def scale_blocks(layout: PatchLayout, block: int) -> int:
-    """Scales of a row: each strip has its own, the last of a strip perhaps for fewer columns."""
-    last = layout.in_features - (layout.strips - 1) * layout.columns
-    return (layout.strips - 1) * -(-layout.columns // block) + -(-last // block)
+class TrainablePatches(TrainableWeight[PatchWeight]):
+    """``Ŵ = s ⊙ C_patch[codes]`` with C free (arXiv 2402.15319, section 3.3); s stays as it is."""
+
+    def load(self, weight: PatchWeight) -> None:
+        """Sort out where each entry of each patch is used."""
+        device = self.device
+        self._weight = weight
+        self._codes, self._index = weight.codes.to(device), weight.layout.codebook_index(device)
+        number, entries, _ = weight.entries.shape
+        slots = (self._index * entries + self._codes).flatten()
+        self._gradients = EntryGradients(slots, number * entries)
+        self._scales = None if weight.scale_codes is None else weight.scales().to(device)
+        self.parts = {_CODEBOOKS: load_patches(weight.entries, weight.steps).to(device)}
+
+    def kind(self, name: str) -> PartKind:
+        """Codebooks only."""
+        return "codebooks"
+
+    def dense(self, parts: Parts) -> Tensor:
+        """Decode with these codebooks."""
+        decoded = decode_patches(parts[_CODEBOOKS], self._codes, self._index)
+        if self._scales is not None:
+            decoded = decoded * self._scales
+        return decoded[:, : self._weight.in_features].contiguous()
+
+    def pullback(self, parts: Parts, gradient: Tensor) -> dict[str, Tensor]:
+        """One sum over the uses of each entry of each patch."""
+        codebooks = parts[_CODEBOOKS]
+        padding = self._weight.layout.in_features - gradient.shape[1]
+        gradient = functional.pad(gradient, (0, padding))
+        if self._scales is not None:
+            gradient = gradient * self._scales
+        vectors = gradient.reshape(-1, codebooks.shape[2])
+        return {_CODEBOOKS: self._gradients(vectors).view_as(codebooks)}
+
+    def stored(self, name: str, value: Tensor) -> Tensor:
+        """8-bit entries, one float16 step per codebook."""
+        return load_patches(*store_patches(value))
+
+    def quantized(self, parts: Parts) -> PatchWeight:
+        """Same codes and scales."""
+        entries, steps = store_patches(parts[_CODEBOOKS])
+        device = self._weight.entries.device
+        return replace(self._weight, entries=entries.to(device), steps=steps.to(device))

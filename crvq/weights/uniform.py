@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field as Limits
+from pydantic import model_validator
 from torch import Tensor
+from torch.nn import functional
 
-from crvq.vq.uniform_grid import grid_values
-from crvq.weights.additive import index_bits
-from crvq.weights.bitpack import pack_bits, packed_bytes, unpack_bits
-from crvq.weights.bits import BitCount
+from crvq.vq.uniform_grid import grid_values, storable_steps
 from crvq.weights.entropy import code_entropy_bits
+from crvq.weights.fields import Count, Field, Sizes, index_bits
 from crvq.weights.quantized import QuantizedWeight
+from crvq.weights.trainable import PartKind, Parts, TrainableWeight, trainable
+
+_STEPS = "steps"
+
+
+class UniformSizes(Sizes):
+    """The header of a `UniformWeight`."""
+
+    code_bits: Annotated[int, Limits(ge=1, le=16)]
+    group_size: Count
+    reordered: bool
+
+    @model_validator(mode="after")
+    def _consistent(self) -> UniformSizes:
+        self.span(self.group_size, "group_size")
+        return self
 
 
 @dataclass
@@ -22,6 +39,7 @@ class UniformWeight(QuantizedWeight):
     """``Ŵ[o, π[p]] = (q[o, p] - zero[o, g]) * step[o, g]`` with ``g = p // group_size``."""
 
     format: ClassVar[str] = "uniform"
+    header_type: ClassVar[type[Sizes]] = UniformSizes
 
     code_bits: int
     group_size: int
@@ -38,7 +56,7 @@ class UniformWeight(QuantizedWeight):
         self.out_features, self.in_features = self.codes.shape
 
     def dequantize(self) -> Tensor:
-        """The weight ``(out, in)`` in float32, natural column order."""
+        """Decode each group's grid, and put columns back into their natural order."""
         group = torch.arange(self.in_features, device=self.codes.device) // self.group_size
         coded = grid_values(self.codes, self.steps[:, group], self.zeros[:, group])
         if self.order is None:
@@ -47,61 +65,95 @@ class UniformWeight(QuantizedWeight):
         natural[:, self.order] = coded
         return natural
 
-    def bits(self) -> BitCount:
-        """Codes, float16 steps and packed zero points (both as scales), and the permutation."""
-        width = index_bits(self.in_features)
-        return BitCount(
-            codes=8.0 * packed_bytes(self.codes.numel(), self.code_bits),
-            scales=16.0 * self.steps.numel()
-            + 8.0 * packed_bytes(self.zeros.numel(), self.code_bits),
-            permutation=0.0 if self.order is None else 8.0 * packed_bytes(len(self.order), width),
+    @classmethod
+    def stored_fields(cls, sizes: UniformSizes) -> list[Field]:
+        """Codes, float16 steps and packed zero points (both are scales), and the permutation."""
+        rows, columns, width = sizes.out_features, sizes.in_features, sizes.code_bits
+        grids = rows, -(-columns // sizes.group_size)
+        fields = [
+            Field("codes", "codes", (rows, columns), width),
+            Field("steps", "scales", grids),
+            Field("zeros", "scales", grids, width),
+        ]
+        if sizes.reordered:
+            index = index_bits(columns)
+            fields.append(
+                Field("order", "permutation", (columns,), index, below=columns, distinct=True)
+            )
+        return fields
+
+    def sizes(self) -> UniformSizes:
+        """Shape, code width, and whether there is an order."""
+        return UniformSizes(
+            out_features=self.out_features,
+            in_features=self.in_features,
+            code_bits=self.code_bits,
+            group_size=self.group_size,
+            reordered=self.order is not None,
+        )
+
+    def values(self) -> dict[str, Tensor]:
+        """Codes, grids and the order."""
+        values = {"codes": self.codes, "steps": self.steps, "zeros": self.zeros}
+        return values if self.order is None else {**values, "order": self.order}
+
+    @classmethod
+    def from_values(cls, sizes: UniformSizes, values: Mapping[str, Tensor]) -> UniformWeight:
+        """Return the weight."""
+        return cls(
+            code_bits=sizes.code_bits,
+            group_size=sizes.group_size,
+            codes=values["codes"],
+            steps=values["steps"].float(),
+            zeros=values["zeros"],
+            order=values.get("order"),
         )
 
     def entropy_bits(self) -> float:
         """Of all codes together."""
         return code_entropy_bits(self.codes)
 
-    def pack(self) -> dict[str, Tensor]:
-        """Bit-packed codes and zero points, float16 steps, packed permutation."""
-        tensors = {
-            "codes": pack_bits(self.codes, self.code_bits),
-            "steps": self.steps.half(),
-            "zeros": pack_bits(self.zeros, self.code_bits),
-        }
-        if self.order is not None:
-            tensors["order"] = pack_bits(self.order, index_bits(self.in_features))
-        return tensors
 
-    def header(self) -> dict[str, Any]:
-        """Shapes and widths."""
-        return {
-            "format": self.format,
-            "out_features": self.out_features,
-            "in_features": self.in_features,
-            "code_bits": self.code_bits,
-            "group_size": self.group_size,
-            "reordered": self.order is not None,
-        }
+@trainable.register
+def _(weight: UniformWeight, device: torch.device) -> TrainableWeight:
+    return TrainableUniform(weight, device)
 
-    @classmethod
-    def unpack(
-        cls,
-        header: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        shared: Mapping[str, Tensor],
-    ) -> UniformWeight:
-        """Read what `pack` and `header` wrote."""
-        shape = header["out_features"], header["in_features"]
-        width, group_size = header["code_bits"], header["group_size"]
-        groups = -(-shape[1] // group_size)
-        order = None
-        if header["reordered"]:
-            order = unpack_bits(tensors["order"], index_bits(shape[1]), (shape[1],))
-        return cls(
-            code_bits=width,
-            group_size=group_size,
-            codes=unpack_bits(tensors["codes"], width, shape),
-            steps=tensors["steps"].float(),
-            zeros=unpack_bits(tensors["zeros"], width, (shape[0], groups)),
-            order=order,
-        )
+
+class TrainableUniform(TrainableWeight[UniformWeight]):
+    """``Ŵ[o, π[p]] = (q[o, p] - zero[o, g]) * step[o, g]`` with the steps free."""
+
+    def load(self, weight: UniformWeight) -> None:
+        """Subtract zero points from codes once."""
+        self._weight = weight
+        group = torch.arange(weight.in_features, device=weight.codes.device) // weight.group_size
+        self._levels = (weight.codes - weight.zeros[:, group]).to(self.device, torch.int16)
+        self._group = group.to(self.device)
+        self._order = None if weight.order is None else weight.order.to(self.device)
+        self._places = None if self._order is None else self._order.argsort()
+        self.parts = {_STEPS: weight.steps.to(self.device)}
+
+    def kind(self, name: str) -> PartKind:
+        """Steps are scales."""
+        return "scales"
+
+    def dense(self, parts: Parts) -> Tensor:
+        """Decode with these steps."""
+        steps = parts[_STEPS]
+        coded = self._levels.to(steps.dtype) * steps.index_select(1, self._group)
+        return coded if self._places is None else coded.index_select(1, self._places)
+
+    def pullback(self, parts: Parts, gradient: Tensor) -> dict[str, Tensor]:
+        """A sum over the columns of each row's group."""
+        coded = gradient if self._order is None else gradient.index_select(1, self._order)
+        found = coded * self._levels.to(gradient.dtype)
+        padded = functional.pad(found, (0, -found.shape[1] % self._weight.group_size))
+        return {_STEPS: padded.unflatten(1, (-1, self._weight.group_size)).sum(2)}
+
+    def stored(self, name: str, value: Tensor) -> Tensor:
+        """Float16, positive."""
+        return storable_steps(value)
+
+    def quantized(self, parts: Parts) -> UniformWeight:
+        """Same codes and zero points."""
+        steps = self.stored(_STEPS, parts[_STEPS]).to(self._weight.steps.device)
+        return replace(self._weight, steps=steps)

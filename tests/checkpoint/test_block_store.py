@@ -1,11 +1,12 @@
 import json
+import os
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from crvq.checkpoint import BlockStore
+from crvq.checkpoint import BlockStore, ModelShapes
 from crvq.checkpoint.manifest import MANIFEST_FILE
 from crvq.errors import CheckpointError
 from crvq.tracking.events import LayerRow
@@ -150,7 +151,7 @@ def test_a_damaged_manifest_starts_over_with_a_reason(tmp_path):
 def test_a_newer_checkpoint_is_left_alone(tmp_path):
     fill(tmp_path)
     values = json.loads((tmp_path / MANIFEST_FILE).read_text())
-    (tmp_path / MANIFEST_FILE).write_text(json.dumps({**values, "format_version": 2}))
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps({**values, "format_version": 3}))
     with pytest.raises(CheckpointError, match="upgrade crvq"):
         BlockStore.open(tmp_path, FINGERPRINT)
     assert (tmp_path / "block-000.safetensors").exists()
@@ -180,7 +181,7 @@ def test_damaged_shared_tensors_are_not_used(tmp_path):
     (tmp_path / "shared.safetensors").write_bytes(b"no")
     store, _ = BlockStore.open(tmp_path, FINGERPRINT)
     assert store.load_shared() is None
-    with pytest.raises(CheckpointError, match=r"attn\.q of block 0"):
+    with pytest.raises(CheckpointError, match=r"block-000\.safetensors: attn\.q: codebook_set"):
         store.load_block(0)
 
 
@@ -219,3 +220,44 @@ def test_tensors_in_any_memory_layout_are_stored(tmp_path):
     store.save_shared({"transposed": values.T, "view": values[0]})
     again, _ = BlockStore.open(tmp_path, FINGERPRINT)
     assert torch.equal(again.load_shared()["transposed"], values.T)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
+    inside, outside = tmp_path / "checkpoint", tmp_path / "elsewhere.safetensors"
+    store = fill(inside)
+    (inside / "block-001.safetensors").rename(outside)
+    (inside / "block-001.safetensors").symlink_to(outside)
+    assert [store.holds(block) for block in range(4)] == [True, False, True, False]
+    (inside / "block-001.safetensors").unlink()
+    (inside / "block-001.safetensors").symlink_to("block-001.safetensors")
+    assert not store.holds(1)
+    (inside / "block-001.safetensors").unlink()
+    os.mkfifo(inside / "block-001.safetensors")
+    assert not store.holds(1)
+
+
+def test_shapes_of_the_model_are_checked_before_anything_is_unpacked(tmp_path):
+    store = fill(tmp_path, blocks=1)
+    fits = ModelShapes({"attn.q": (4, 6), "attn.q_norm": (4, 6)}, {})
+    store.load_block(0, fits)
+    with pytest.raises(CheckpointError, match=r"block-000\.safetensors: attn\.q: out_features: .*"):
+        store.load_block(0, ModelShapes({**fits.linears, "attn.q": (6, 4)}, {}))
+    with pytest.raises(CheckpointError, match=r"the model has no linear 'attn\.q_norm'"):
+        store.load_block(0, ModelShapes({"attn.q": (4, 6)}, {}))
+
+
+def test_norms_must_be_those_of_the_model(tmp_path):
+    store = fill(tmp_path, blocks=0)
+    store.save_block(0, {}, [], {"norm.weight": torch.ones(3).half()})
+    store.save_outer({"last.weight": torch.ones(2)})
+    assert set(store.load_block(0, ModelShapes({}, {"norm.weight": (3,)})).others) == {
+        "norm.weight"
+    }
+    for shapes in ({"norm.weight": (4,)}, {}):
+        with pytest.raises(CheckpointError, match=r"'norm\.weight': \(3,\)"):
+            store.load_block(0, ModelShapes({}, shapes))
+        with pytest.raises(CheckpointError, match=r"outer\.safetensors: 'last\.weight'"):
+            store.load_outer(ModelShapes({}, shapes))
+    store.save_outer({"last.weight": torch.tensor([1.0, float("nan")])})
+    with pytest.raises(CheckpointError, match="not finite"):
+        store.load_outer()

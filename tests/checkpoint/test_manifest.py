@@ -57,7 +57,14 @@ def test_no_manifest_is_none(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", "3", '{"format_version": 1}', '{"format_version": 1, "fingerprint": {}, "x": 1}'],
+    [
+        "{",
+        "[]",
+        "3",
+        '{"format_version": 1}',
+        '{"format_version": 1, "fingerprint": {}, "x": 1}',
+        '{"format_version": 2, "fingerprint": {}}',
+    ],
 )
 def test_a_damaged_manifest_is_told(tmp_path, text):
     (tmp_path / MANIFEST_FILE).write_text(text)
@@ -66,8 +73,82 @@ def test_a_damaged_manifest_is_told(tmp_path, text):
 
 
 def test_a_newer_manifest_is_not_called_damaged_whatever_else_it_holds(tmp_path):
-    values = {"format_version": 2, "something": "new"}
+    values = {"format_version": 3, "something": "new"}
     (tmp_path / MANIFEST_FILE).write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match=r"version 2.*up to 1.*force=true") as error:
+    with pytest.raises(CheckpointError, match=r"version 3.*up to 2.*force=true") as error:
         read_manifest(tmp_path)
     assert not isinstance(error.value, DamagedManifestError)
+
+
+def written(folder):
+    manifest = Manifest(fingerprint={"seed": 3})
+    manifest.blocks[0] = ENTRY
+    manifest.write(folder)
+    return json.loads((folder / MANIFEST_FILE).read_text())
+
+
+def test_every_changed_value_breaks_the_digest(tmp_path):
+    values = written(tmp_path)
+    for key, changed in (
+        ("fingerprint", {"seed": 4}),
+        ("training", {"summary": {}}),
+        ("blocks", {}),
+        ("manifest_sha256", "0" * 64),
+    ):
+        (tmp_path / MANIFEST_FILE).write_text(json.dumps({**values, key: changed}))
+        with pytest.raises(DamagedManifestError, match="manifest_sha256: not the digest"):
+            read_manifest(tmp_path)
+    # Order and spaces are no content.
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(dict(reversed(values.items()))))
+    assert read_manifest(tmp_path) is not None
+
+
+def test_version_1_has_no_digest_and_is_read(tmp_path):
+    values = written(tmp_path)
+    del values["manifest_sha256"]
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps({**values, "format_version": 1}))
+    assert read_manifest(tmp_path).blocks == {0: ENTRY}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/dev/urandom", "../block-000.safetensors", "a/b.safetensors", "..", "", "manifest.json",
+     ".safetensors", "x\u0000.safetensors", "block-000.safetensors\n", "\ud800.safetensors"],
+)  # fmt: skip
+def test_files_have_plain_names(tmp_path, name):
+    values = written(tmp_path)
+    del values["manifest_sha256"]
+    values["blocks"]["0"]["file"] = name
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps({**values, "format_version": 1}))
+    with pytest.raises(DamagedManifestError, match=r"manifest\.json is damaged: 'blocks\.0\.file'"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format_version": 1, "fingerprint": ' + "[" * 100_000, "RecursionError"),
+        ('{"format_version": 1, "fingerprint": {"a": ' + "[" * 60 + "]" * 60 + "}}", "nested"),
+        ('{"format_version": 1, "format_version": 1, "fingerprint": {}}', "occurs twice"),
+        ('{"format_version": 1, "fingerprint": {"a": NaN}}', "NaN is no JSON number"),
+        ('{"format_version": ' + "9" * 5000 + "}", "ValueError"),
+        ('{"format_version": true, "fingerprint": {}}', "format_version: True"),
+        ('{"format_version": -1, "fingerprint": {}}', "format_version: -1"),
+    ],
+)
+def test_hostile_json_is_one_short_error(tmp_path, text, message):
+    (tmp_path / MANIFEST_FILE).write_text(text)
+    with pytest.raises(DamagedManifestError, match=message) as error:
+        read_manifest(tmp_path)
+    assert len(str(error.value)) < 500
+
+
+def test_two_blocks_cannot_share_a_file_or_a_number(tmp_path):
+    values = written(tmp_path)
+    del values["manifest_sha256"]
+    for other, message in (("1", "named twice"), ("00", "occurs twice")):
+        blocks = {**values["blocks"], other: values["blocks"]["0"]}
+        changed = {**values, "format_version": 1, "blocks": blocks}
+        (tmp_path / MANIFEST_FILE).write_text(json.dumps(changed))
+        with pytest.raises(DamagedManifestError, match=message):
+            read_manifest(tmp_path)

@@ -30,8 +30,8 @@ def set_bytes(weight):
 def surveyed(dtype="float16", **params):
     blocks = [block(index) for index in range(BLOCKS)]
     method = crvq(codebook_scope="model", codebook_dtype=dtype, survey_blocks=2, **params)
-    wanted = method.survey_blocks(BLOCKS)
-    method.survey([blocks[index] for index in wanted], kind_weights(blocks))
+    wanted = method.prepare_blocks(BLOCKS)
+    method.prepare([blocks[index] for index in wanted], kind_weights(blocks))
     return method, blocks
 
 
@@ -102,7 +102,7 @@ def test_a_models_linears_of_a_kind_share_one_set(dtype):
 def test_a_resumed_method_goes_on_with_the_stored_codebooks(dtype):
     method, blocks = surveyed(dtype)
     resumed = crvq(codebook_scope="model", codebook_dtype=dtype, survey_blocks=2)
-    resumed.survey([], kind_weights(blocks))
+    resumed.prepare([], kind_weights(blocks))
     resumed.restore_shared(method.shared_tensors())
     for mine, theirs in zip(all_weights(resumed, blocks), all_weights(method, blocks), strict=True):
         assert torch.equal(mine.dequantize(), theirs.dequantize())
@@ -122,7 +122,7 @@ def test_a_kind_that_no_surveyed_block_has_brings_its_own_codebooks():
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 30])
 @pytest.mark.parametrize("wanted", [1, 2, 4])
 def test_surveyed_blocks_are_spread_over_the_model(count, wanted):
-    chosen = crvq(codebook_scope="model", survey_blocks=wanted).survey_blocks(count)
+    chosen = crvq(codebook_scope="model", survey_blocks=wanted).prepare_blocks(count)
     assert list(chosen) == sorted(set(chosen))
     assert len(chosen) == min(count, wanted)
     assert all(0 <= index < count for index in chosen)
@@ -131,4 +131,4 @@ def test_surveyed_blocks_are_spread_over_the_model(count, wanted):
 
 
 def test_other_scopes_survey_nothing():
-    assert crvq(codebook_scope="block").survey_blocks(5) == []
+    assert crvq(codebook_scope="block").prepare_blocks(5) == []

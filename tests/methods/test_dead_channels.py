@@ -1,4 +1,4 @@
-from crvq.methods.dead_channels import dead_channels_notes
+from crvq.methods.notes import dead_channels_notes
 
 
 def test_notes_count_and_are_silent_about_none():

@@ -2,7 +2,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from crvq.methods import FollowsBlocks
 from crvq.methods.crvq_budget import crvq_layouts
 from crvq.vq.codebook_storage import load_codebook
 from crvq.vq.initial_codebooks import initial_codebooks
@@ -24,8 +23,7 @@ def test_codebooks_start_from_the_block_before(monkeypatch):
 
     monkeypatch.setattr("crvq.methods.crvq.initial_codebooks", spy)
     method = crvq(warm_start=True, critical_ratio=0.2)
-    assert isinstance(method, FollowsBlocks)
-    method.follow(weights_of(method, 0, [random_linear(seed=1)]))
+    method.on_block_stored(weights_of(method, 0, [random_linear(seed=1)]))
     assert len(asked) == 1
     second = [random_linear(seed=2), random_linear(40, 32, seed=3, kind="attn.q")]
     found = weights_of(method, 1, second)
@@ -37,7 +35,7 @@ def test_off_by_default():
     linear = random_linear(seed=2)
     method = crvq(critical_ratio=0.2)
     cold = weights_of(method, 1, [linear])["mlp.up_proj"]
-    method.follow(weights_of(method, 0, [random_linear(seed=1)]))
+    method.on_block_stored(weights_of(method, 0, [random_linear(seed=1)]))
     again = weights_of(method, 1, [linear])["mlp.up_proj"]
     assert torch.equal(cold.dequantize(), again.dequantize())
 
@@ -47,7 +45,7 @@ def test_codebooks_of_another_size_are_not_taken(bits):
     linear = random_linear(seed=2)
     method = crvq(warm_start=True, critical_ratio=0.2)
     cold = weights_of(method, 1, [linear])["mlp.up_proj"]
-    method.follow(weights_of(crvq(codebook_bits=bits), 0, [random_linear(seed=1)]))
+    method.on_block_stored(weights_of(crvq(codebook_bits=bits), 0, [random_linear(seed=1)]))
     again = weights_of(method, 1, [linear])["mlp.up_proj"]
     for mine, theirs in zip(cold.codebooks, again.codebooks, strict=True):
         assert torch.equal(load_codebook(mine), load_codebook(theirs))

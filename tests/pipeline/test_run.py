@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from crvq.config import StrictModel
 from crvq.errors import ConfigError, CrvqError, QuantizationError, SourceError
-from crvq.methods.registry import _METHODS
+from crvq.methods.registry import METHODS
 from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.pipeline.run import run, run_folder
 from crvq.tracking.record_schema import read_record
@@ -234,5 +234,5 @@ def test_a_budget_that_no_method_heeds_is_refused(compose_run):
 
 
 def test_registered_classes_are_all_typed():
-    for method in _METHODS.values():
-        assert issubclass(method.Params, StrictModel)
+    for name in METHODS:
+        assert issubclass(METHODS.get(name).Params, StrictModel)

@@ -10,24 +10,25 @@ from hydra.core.global_hydra import GlobalHydra
 import crvq.methods
 from crvq.cli.preflight import check_command
 from crvq.cli.typed_config import typed_config
-from crvq.methods.registry import _METHODS
+from crvq.methods.registry import METHODS
 from crvq.pipeline.run import run
 from crvq.tracking.record_schema import read_record
+from crvq.weights.quantized import FORMATS
 from tests.conftest import ROOT, combined
 
 PYTHON = '''
 """Round every weight to its sign times the row's mean magnitude."""
 
 from crvq.config.strict import StrictModel
-from crvq.methods.method import QuantizedLinear
+from crvq.methods.method import Method, QuantizedLinear
 from crvq.methods.registry import register_method
-from crvq.weights.bitpack import pack_bits, unpack_bits
-from crvq.weights.bits import BitCount
+from crvq.weights.fields import Field, Sizes
 from crvq.weights.quantized import QuantizedWeight
 
 
 class SignWeight(QuantizedWeight):
     format = "toy_sign"
+    header_type = Sizes
 
     def __init__(self, signs, scales):
         self.signs, self.scales = signs, scales
@@ -35,20 +36,20 @@ class SignWeight(QuantizedWeight):
     def dequantize(self):
         return (2.0 * self.signs - 1) * self.scales.float()[:, None]
 
-    def bits(self):
-        tensors = self.pack()
-        return BitCount(codes=8.0 * len(tensors["signs"]), scales=16.0 * len(self.scales))
+    @classmethod
+    def stored_fields(cls, sizes):
+        rows, columns = sizes.out_features, sizes.in_features
+        return [Field("signs", "codes", (rows, columns), 1), Field("scales", "scales", (rows,))]
 
-    def pack(self):
-        return {"signs": pack_bits(self.signs, 1), "scales": self.scales}
+    def sizes(self):
+        return Sizes(out_features=self.signs.shape[0], in_features=self.signs.shape[1])
 
-    def header(self):
-        return {"format": self.format, "shape": list(self.signs.shape)}
+    def values(self):
+        return {"signs": self.signs, "scales": self.scales}
 
     @classmethod
-    def unpack(cls, header, tensors, shared):
-        signs = unpack_bits(tensors["signs"], 1, tuple(header["shape"]))
-        return cls(signs, tensors["scales"])
+    def from_values(cls, sizes, values):
+        return cls(values["signs"], values["scales"])
 
 
 class ToyParams(StrictModel):
@@ -56,33 +57,14 @@ class ToyParams(StrictModel):
 
 
 @register_method("toy")
-class ToyMethod:
+class ToyMethod(Method):
     Params = ToyParams
-    quantizes = True
-
-    def __init__(self, params, seed):
-        self.params = params
-
-    def survey_blocks(self, count):
-        return []
-
-    def survey(self, blocks, kinds):
-        pass
-
-    def shared_tensors(self):
-        return {}
-
-    def restore_shared(self, tensors):
-        pass
 
     def quantize_block(self, block, linears):
         for linear in linears:
             scales = linear.weight.abs().mean(1).mul(self.params.gain).half()
             weight = SignWeight((linear.weight > 0).long(), scales)
             yield QuantizedLinear(linear, weight, 0.0, 0.0, 0, 0.0)
-
-    def effective(self, shapes):
-        return {}
 '''
 YAML = """# @package _global_
 method: toy
@@ -101,13 +83,11 @@ def toy(tmp_path, monkeypatch):
     (code / "toy.py").write_text(PYTHON)
     (conf / "method" / "toy.yaml").write_text(YAML)
     monkeypatch.setattr(crvq.methods, "__path__", [*crvq.methods.__path__, str(code)])
-    known = dict(_METHODS)
-    # As when the package is first imported: it finds the file by itself.
     importlib.import_module("crvq.methods.toy")
     yield conf
     sys.modules.pop("crvq.methods.toy")
-    _METHODS.clear()
-    _METHODS.update(known)
+    METHODS.remove("toy")
+    FORMATS.remove("toy_sign")
 
 
 def test_a_toy_method_runs_from_the_command_line_to_the_record(toy, tiny_overrides):

@@ -162,13 +162,14 @@ def test_a_layer_smaller_than_its_codebook_is_exact_to_storage():
 
 
 def test_storable_scales_are_what_half_precision_holds():
-    scales = torch.tensor([1.0, -0.3, 0.0, 1e-30, -1e-30, 1e9])
+    scales = torch.tensor([1.0, -0.3, 0.0, 1e-30, 1e-7, -4e-8, 2e-8, 1e9])
     stored = storable_scales(scales)
     assert torch.equal(stored, stored.half().float())
-    assert bool((stored != 0).all())
     assert bool(torch.isfinite(stored).all())
     torch.testing.assert_close(stored[:2], scales[:2], rtol=2.0**-11, atol=0)
-    assert stored[4] < 0
+    # The nearest of the subnormals, which lie 2^-24 apart, and of zero.
+    unit = 2.0**-24
+    assert stored.tolist()[2:] == [0.0, 0.0, 2 * unit, -unit, 0.0, 65504.0]
 
 
 def test_the_feedback_factor_is_kept_only_where_every_round_needs_it():

@@ -100,3 +100,14 @@ def test_tile_size_changes_nothing_but_rounding(monkeypatch):
     whole = solve_scales(linear, codebooks)
     monkeypatch.setattr(tiles, "_CPU_ELEMENTS", 20)
     torch.testing.assert_close(solve_scales(linear, codebooks), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_that_nothing_fits_gets_scale_zero_at_the_end_alone():
+    linear, codebooks = searched_example(out=4)
+    linear.weight[1] = 0
+    kept = solve_scales(linear, codebooks)
+    assert kept[1] == linear.code.scales[1] > 0
+    final = solve_scales(linear, codebooks, may_be_zero=True)
+    assert final[1] == 0
+    linear.code.scales = final
+    assert naive_row_loss(linear, codebooks, 1) == 0

@@ -7,6 +7,7 @@ from crvq.report.dashboard.quality import as_number, quality
 from crvq.report.dashboard.runs import Run
 from crvq.report.run_labels import Record
 from crvq.tracking.json_values import flatten
+from crvq.weights.bits import BIT_PARTS
 
 _DESCRIBE_THE_RUN = (
     "config",
@@ -24,7 +25,7 @@ _DESCRIBE_THE_RUN = (
     "full_precision_bits",
     "added_evaluations",
 )
-_BIT_PARTS = ("codes", "codebooks", "scales", "permutation", "other", "codes_entropy")
+_BIT_PARTS = (*BIT_PARTS, "codes_entropy")
 _HAVE_OWN_NAMES = ("perplexity", "agreement", "zero_shot", "bits", "seconds")
 _SCALED = {
     "peak_memory_bytes": ("peak memory (GiB)", 2.0**-30),

@@ -20,13 +20,13 @@ from crvq.report.tables.outcome_columns import (
     model_columns,
     notes,
 )
+from crvq.weights.bits import BIT_PARTS
 
 TIMES_NOTE = (
     "Times of other devices or numbers of threads cannot be compared, nor those of a machine that "
     "other work shared: read them by order of magnitude."
 )
 _STAGES = "seconds."
-_PARTS = ("codes", "codebooks", "scales", "permutation", "other")
 
 
 def time_table(runs: pd.DataFrame) -> PaperTable:
@@ -74,14 +74,14 @@ def size_table(runs: pd.DataFrame) -> PaperTable:
     if not settings.empty:
         shares = {
             f"part {part}": settings[f"bits.{part}"] / settings["bits.quantized_weights"]
-            for part in _PARTS
+            for part in BIT_PARTS
         }
         settings = settings.assign(**shares)
         settings = settings.sort_values(["model", "bits"], ignore_index=True)
     columns = (
         *model_columns(settings),
         Column("label", "run"),
-        *(Column(f"part {part}", part, "bits") for part in _PARTS),
+        *(Column(f"part {part}", part, "bits") for part in BIT_PARTS),
         BITS,
         BITS_ALL,
         Column("packed_bytes", "packed weights", "memory"),

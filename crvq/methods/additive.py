@@ -1,18 +1,51 @@
-"""From fitted codes and codebooks to the weight that is stored, and what it would weigh."""
+"""What methods with additive codes (CRVQ, AQLM) share: parameters, the stored weight, its bits."""
 
 from __future__ import annotations
 
-import torch
+from typing import Literal
+
+from pydantic import Field
 from torch import Tensor
 
-from crvq.methods.coded_layout import padded_features
+from crvq.config.strict import StrictModel
 from crvq.methods.method import LinearInput, LinearShape
-from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.alternate import storable_scales
+from crvq.vq.alternate import AlternationSettings, storable_scales
 from crvq.vq.codebook_storage import CodebookDtype, store_codebook
 from crvq.vq.coded_linear import CodedLinear
-from crvq.weights.additive import AdditiveWeight
+from crvq.weights.additive import AdditiveSizes, AdditiveWeight
 from crvq.weights.bits import BitCount
+
+
+class AdditiveParams(StrictModel):
+    """How vectors are coded, and how hard codes and codebooks are searched."""
+
+    group_size: int = Field(8, ge=1, le=64, description="d: weights that one code stands for")
+    codebook_bits: int = Field(8, ge=1, le=16, description="index bits of a codebook")
+    codebook_dtype: CodebookDtype = Field("float16", description="how codebooks are stored")
+    search: Literal["descent", "feedback_start", "feedback"] = Field(
+        "feedback_start", description="error-feedback code search never, first, or every round"
+    )
+    beam: int = Field(1, ge=1, le=64, description="partial codes kept by the feedback search")
+    max_rounds: int = Field(8, ge=0, description="rounds of the alternation at most")
+    relative_gain: float = Field(0.01, ge=0, lt=1, description="stop below this gain a round")
+    codebook_steps: int = Field(4, ge=1, description="conjugate-gradient steps a round")
+    kmeans_iterations: int = Field(8, ge=0)
+    kmeans_sample: int = Field(32768, ge=1, description="sub-vectors that k-means looks at")
+    damping: float = Field(
+        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
+    )
+
+    def alternation(self, train_codebooks: bool = True) -> AlternationSettings:
+        """The alternation that these parameters ask for."""
+        return AlternationSettings(
+            max_rounds=self.max_rounds,
+            relative_gain=self.relative_gain,
+            codebook_steps=self.codebook_steps,
+            beam=self.beam,
+            search=self.search,
+            codebook_dtype=self.codebook_dtype,
+            train_codebooks=train_codebooks,
+        )
 
 
 def additive_weight(
@@ -96,22 +129,16 @@ def additive_bits(
         if groups == 0 or (exhausted and groups <= coverage[len(sizes) - 1]):
             break
         sizes.append(min(wanted, out_features * groups))
-    number = torch.int8 if dtype == "int8" else torch.float16
-    codebooks = []
-    for size in sizes:
-        parts = {"entries": torch.empty(size, group_size, dtype=number, device="meta")}
-        if dtype == "int8":
-            parts["steps"] = torch.empty(group_size, dtype=torch.float16, device="meta")
-        codebooks.append(parts)
-    # Tensors without storage: the weight itself says what it would weigh.
-    codes = [torch.empty(out_features, groups, device="meta") for groups in coverage[: len(sizes)]]
-    hollow = AdditiveWeight(
-        out_features=out_features,
-        in_features=in_features,
-        code=AdditiveCode(codes, torch.empty(out_features, device="meta")),
-        codebooks=codebooks,
-        order=torch.empty(padded_features(in_features, group_size), device="meta"),
-        reordered=stored_positions,
-        codebook_share=share,
+    return AdditiveWeight.count(
+        AdditiveSizes(
+            out_features=out_features,
+            in_features=in_features,
+            group_size=group_size,
+            groups=coverage[: len(sizes)],
+            entries=sizes,
+            codebook_dtype=dtype,
+            reordered=stored_positions,
+            codebook_set=None,
+            codebook_share=share,
+        )
     )
-    return hollow.bits()

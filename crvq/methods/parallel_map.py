@@ -1,4 +1,4 @@
-"""Independent pieces of work side by side in threads, on a CPU."""
+"""Map a function over independent items in threads, on a CPU."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def side_by_side(
+def parallel_map(
     work: Callable[[Item], Result], items: Sequence[Item], sizes: Sequence[float], device: str
 ) -> Iterator[Result]:
-    """``work`` on each item; results come in the items' order.
+    """Yield ``work`` of each item, in the items' order.
 
     Code search is made of many small products, which torch's own threads hardly speed up. So the
     CPU threads that torch may use are shared out over items instead, the largest items first.

@@ -1,0 +1,51 @@
+"""What float16 storage holds: the one place where numbers are fitted to its range."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LARGEST_HALF = torch.finfo(torch.float16).max
+"""65504."""
+SMALLEST_HALF = 2.0**-24
+"""The smallest positive number, a subnormal: 6e-8."""
+
+
+class StorageRangeError(ValueError):
+    """A number is not finite, or lies outside of what its storage holds."""
+
+
+def to_float16(values: Tensor, what: str = "a stored number") -> Tensor:
+    """Round to the nearest float16, subnormals and zero included; clip at ±65504.
+
+    Rounding to nearest never makes a number more than twice as large (numbers below half the
+    smallest subnormal become zero). So a row whose scale is the least-squares optimum loses at
+    most what a scale of zero would lose, however small its weights are: a floor under the scale,
+    in contrast, would make the row as large as the floor.
+
+    Returns:
+        Float32 numbers that float16 holds.
+
+    Raises:
+        StorageRangeError: a value is NaN or infinite.
+    """
+    if not bool(torch.isfinite(values).all()):
+        raise StorageRangeError(f"{what} is not finite")
+    return values.clamp(-LARGEST_HALF, LARGEST_HALF).half().float()
+
+
+def to_positive_float16(values: Tensor, what: str = "a step") -> Tensor:
+    """Round to the nearest positive float16: for steps, which values are divided by.
+
+    A step is never made smaller than the smallest subnormal. Codes are chosen for the stored step,
+    so values that are small against it round to zero, and not to something large.
+
+    Raises:
+        StorageRangeError: a value is NaN or infinite.
+    """
+    return to_float16(values, what).clamp_min(SMALLEST_HALF)
+
+
+def clipped(values: Tensor) -> int:
+    """Count the numbers that lie at the end of float16's range, where `to_float16` clips."""
+    return int((values.abs() >= LARGEST_HALF).sum())
