@@ -1,16 +1,24 @@
-"""Quantization methods: one file a method; importing this package registers them all."""
+"""Quantization methods: one file a method, listed in `crvq.methods.catalog`.
+
+Names of this package are imported when they are first used: methods need torch, and a command
+line is checked without it.
+"""
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
+from typing import TYPE_CHECKING, Any
 
-from crvq.methods.method import FollowsBlocks, LinearInput, LinearShape, Method, QuantizedLinear
 from crvq.methods.registry import create_method, method_names, method_params, register_method
 
-# A new method is one new file: it is found here and registers itself.
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+if TYPE_CHECKING:
+    from crvq.methods.method import (
+        FollowsBlocks,
+        LinearInput,
+        LinearShape,
+        Method,
+        QuantizedLinear,
+    )
 
 __all__ = [
     "FollowsBlocks",
@@ -23,3 +31,9 @@ __all__ = [
     "method_params",
     "register_method",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("crvq.methods.method"), name)

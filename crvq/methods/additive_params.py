@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from crvq.config.strict import StrictModel
-from crvq.vq.alternate import AlternationSettings
-from crvq.vq.codebook_storage import CodebookDtype
+from crvq.vq.choices import CodebookDtype
+
+if TYPE_CHECKING:
+    from crvq.vq.alternate import AlternationSettings
 
 
 class AdditiveParams(StrictModel):
@@ -32,6 +34,8 @@ class AdditiveParams(StrictModel):
 
     def alternation(self, train_codebooks: bool = True) -> AlternationSettings:
         """The alternation that these parameters ask for."""
+        from crvq.vq.alternate import AlternationSettings  # torch: not needed to read a command
+
         return AlternationSettings(
             max_rounds=self.max_rounds,
             relative_gain=self.relative_gain,

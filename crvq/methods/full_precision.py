@@ -6,13 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from crvq.config.strict import StrictModel
+from crvq.methods.baseline_params import FullPrecisionParams
 from crvq.methods.method import LinearInput, LinearShape, QuantizedLinear
 from crvq.methods.registry import register_method
 from crvq.methods.without_survey import WithoutSurvey
-
-
-class FullPrecisionParams(StrictModel):
-    """There is nothing to set."""
 
 
 @register_method("full_precision")

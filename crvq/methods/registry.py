@@ -1,19 +1,23 @@
-"""Methods by name."""
+"""Methods by name, imported when they are first created."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crvq.config.strict import StrictModel
 from crvq.errors import ConfigError
-from crvq.methods.method import Method
+from crvq.methods.catalog import CATALOG
 from crvq.vq.revision import SOLVER_REVISION
+
+if TYPE_CHECKING:
+    from crvq.methods.method import Method
 
 _METHODS: dict[str, type[Method]] = {}
 
-M = TypeVar("M", bound=type[Method])
+M = TypeVar("M", bound=type)
 
 
 def register_method(name: str) -> Callable[[M], M]:
@@ -23,13 +27,21 @@ def register_method(name: str) -> Callable[[M], M]:
     parameters are the configuration's top-level key ``name``: ``crvq.critical_ratio=0.02``.
 
     Raises:
-        ValueError: another class has that name already.
+        ValueError: another class has that name already, or the class is not as the catalog says.
     """
 
     def register(method: M) -> M:
         known = _METHODS.get(name)
         if known is not None and known.__qualname__ != method.__qualname__:
             raise ValueError(f"method {name!r} is already {known.__qualname__}")
+        entry = CATALOG.get(name)
+        if entry is not None and method.__module__ != entry.module:
+            raise ValueError(f"method {name!r} is already that of {entry.module}")
+        if entry is not None:
+            listed = (entry.params, entry.quantizes, entry.fits_budget)
+            declared: Any = method
+            if listed != (declared.Params, declared.quantizes, hasattr(method, "fit_budget")):
+                raise ValueError(f"method {name!r} differs from its entry in the catalog, {entry}")
         _METHODS[name] = method
         return method
 
@@ -37,8 +49,8 @@ def register_method(name: str) -> Callable[[M], M]:
 
 
 def method_names() -> list[str]:
-    """All registered names."""
-    return sorted(_METHODS)
+    """All names: of the catalog, and those registered from outside the package."""
+    return sorted({*CATALOG, *_METHODS})
 
 
 def method_params(name: str) -> type[StrictModel]:
@@ -47,7 +59,8 @@ def method_params(name: str) -> type[StrictModel]:
     Raises:
         ConfigError: no such method; names the known ones.
     """
-    return _find(name).Params
+    entry = CATALOG.get(name)
+    return entry.params if entry is not None else _find(name).Params
 
 
 def fits_budget(name: str) -> bool:
@@ -56,7 +69,8 @@ def fits_budget(name: str) -> bool:
     Raises:
         ConfigError: no such method.
     """
-    return hasattr(_find(name), "fit_budget")
+    entry = CATALOG.get(name)
+    return entry.fits_budget if entry is not None else hasattr(_find(name), "fit_budget")
 
 
 def method_quantizes(name: str) -> bool:
@@ -65,7 +79,8 @@ def method_quantizes(name: str) -> bool:
     Raises:
         ConfigError: no such method.
     """
-    return _find(name).quantizes
+    entry = CATALOG.get(name)
+    return entry.quantizes if entry is not None else _find(name).quantizes
 
 
 def algorithm_revisions(name: str) -> dict[str, int]:
@@ -96,8 +111,10 @@ def create_method(name: str, params: StrictModel, seed: int) -> Method:
 
 
 def _find(name: str) -> type[Method]:
+    if name not in _METHODS and name in CATALOG:
+        importlib.import_module(CATALOG[name].module)
     if name not in _METHODS:
-        close = get_close_matches(name, _METHODS, n=1)
+        close = get_close_matches(name, method_names(), n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(
             f"method={name!r} is not known; known: {', '.join(method_names())}.{hint}"

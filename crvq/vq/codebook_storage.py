@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-CodebookDtype = Literal["float16", "int8"]
+from crvq.vq.choices import CodebookDtype
 
 _INT8_MAX = 127
 
