@@ -12,6 +12,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from crvq.methods.catalog import CATALOG
 
+LONGEST_SHOWN = 80
+"""Characters of a refused value that a message shows."""
+LONGEST_MESSAGE = 600
+_GROUPS = ("model", "budget", "method", "calibration", "finetune", "eval", "tracking")
+
 Compose = Callable[[list[str]], DictConfig]
 
 
@@ -28,8 +33,8 @@ def explain_composition(
     text = _first_lines(error)
     if isinstance(error, OverrideParseException):
         return (
-            f"{error.override}: not an override that Hydra can read; it is KEY=VALUE, with a value "
-            "in quotes where it holds spaces, commas, brackets, = or a percent sign: "
+            f"{shown(error.override)}: Hydra cannot read this; an override is KEY=VALUE, with the "
+            "value in quotes where it holds spaces, commas, brackets, = or a percent sign: "
             "\"'KEY=\\'VALUE\\''\""
         )
     if "does not support sweep type" in text:
@@ -38,9 +43,16 @@ def explain_composition(
             f"{swept}: an interval needs a sweeper that draws points from it (such as Hydra's "
             "Optuna or Ax plugins); here name the values, as in KEY=0,0.5,1"
         )
+    if "Config group override must be" in text or "Config group override value" in text:
+        return _no_option(overrides)
+    present = re.search(r"An item is already at '([^']+)'", text)
+    if present is not None:
+        key = present.group(1)
+        given = next((o for o in overrides if _key(o) == key), key)
+        return f"{shown(given)}: {key} is there already; write {key}=... without the +"
     option = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
     if option is not None and "Available options" in text:
-        return _unknown_option(*option.groups(), text)
+        return _unknown_option(option.group(1), option.group(2), text)
     ambiguous = re.search(r"Ambiguous value for argument '(.+?)'\n", text, re.S)
     if ambiguous is not None:
         key, _, value = ambiguous.group(1).partition("=")
@@ -48,16 +60,43 @@ def explain_composition(
             f"{key}={value} is a sweep, which needs -m: python run.py -m {key}={value}; "
             f"a list is written '{key}=[{value}]'"
         )
-    key = re.search(r"Could not override '([^']+)'", text)
-    if key is None or compose is None:
-        return " ".join(text.split())
-    wanted = key.group(1)
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown is None or compose is None:
+        return " ".join(text.split())[:LONGEST_MESSAGE]
+    wanted = unknown.group(1)
     given = next((o for o in overrides if _key(o) == wanted), wanted)
     try:
         config = compose([o for o in overrides if _key(o) != wanted])
     except (HydraException, OmegaConfBaseException, ValueError):
-        return " ".join(text.split())
-    return f"{given}: {_unknown_key(wanted, config)}"
+        return " ".join(text.split())[:LONGEST_MESSAGE]
+    return f"{shown(given)}: {_unknown_key(wanted, config)}"
+
+
+def shown(value: object) -> str:
+    """Return a value as it is typed, in one short line."""
+    names: dict[object, str] = {None: "null", True: "true", False: "false"}
+    plain = value is None or isinstance(value, bool)
+    text = names[value] if plain else " ".join(str(value).split())
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def _no_option(overrides: Sequence[str]) -> str:
+    """Explain a value that cannot be the name of an option: ``eval=null``."""
+    given = next(
+        (o for o in overrides if _key(o) in _GROUPS and not _names_option(o)), "an override"
+    )
+    key = _key(given)
+    also = f"; {key}=none does nothing" if key in ("eval", "finetune") else ""
+    return (
+        f"{shown(given)}: {key} is a group of options; name one, as in {key}=NAME "
+        f"(`python run.py --help` lists them){also}"
+    )
+
+
+def _names_option(override: str) -> bool:
+    return re.fullmatch(r"[A-Za-z][\w.-]*", override.partition("=")[2]) is not None and (
+        override.partition("=")[2] not in ("null", "true", "false", "nan", "inf")
+    )
 
 
 def _unknown_option(group: str, chosen: str, text: str) -> str:

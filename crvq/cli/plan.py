@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra._internal.hydra import Hydra
@@ -16,9 +17,10 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from crvq.cli.explain import explain_composition
@@ -95,25 +97,28 @@ class _Planner:
     def plan(self, overrides: list[str], multirun: bool) -> Plan:
         """Return the jobs of a command line."""
         # Hydra too reads the mode first, from a configuration without the values that are swept.
-        mode = self._compose(overrides, RunMode.MULTIRUN, validate=False).hydra.mode
-        if not multirun and mode != RunMode.MULTIRUN:
-            job = self._compose(overrides, RunMode.RUN)
-            task = tuple(OmegaConf.to_container(job.hydra.overrides.task) or ())
+        sweep = self._compose(overrides, RunMode.MULTIRUN, validate=False)
+        if not multirun and sweep.hydra.mode != RunMode.MULTIRUN:
+            swept = any(one.is_sweep_override() for one in self._parse(overrides))
+            job = self._compose(overrides, RunMode.RUN) if swept else sweep
+            task = tuple(_task(job))
             return Plan([PlannedJob(task, _without_hydra(job))], 1, multirun=False)
-        sweep = self._compose(overrides, RunMode.MULTIRUN)
         if sweep.hydra.sweeper._target_ != BasicSweeperConf._target_:
             return Plan([], None, multirun=True)
         split = self._split(sweep)
         jobs = [self._job(sweep, job) for job in split[:MOST_CHECKED]]
         return Plan(jobs, len(split), multirun=True)
 
+    def _parse(self, overrides: list[str]) -> list[Override]:
+        parser = OverridesParser.create(config_loader=self._hydra.config_loader)
+        return parser.parse_overrides(overrides)
+
     def _split(self, sweep: DictConfig) -> list[tuple[str, ...]]:
         """Return the overrides of each job, by Hydra's own sweeper: choices, ranges and globs."""
         given = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.params or {}).items()]
-        given += OmegaConf.to_container(sweep.hydra.overrides.task) or []
-        parser = OverridesParser.create(config_loader=self._hydra.config_loader)
+        given += _task(sweep)
         try:
-            batches = BasicSweeper.split_arguments(parser.parse_overrides(given), None)
+            batches = BasicSweeper.split_arguments(self._parse(given), None)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(explain_composition(error, given)) from error
         return [tuple(job) for batch in batches for job in batch]
@@ -146,6 +151,12 @@ class _Planner:
                 error, overrides, lambda kept: loader.load_sweep_config(sweep, kept)
             )
             raise ConfigError(explained) from error
+
+
+def _task(config: DictConfig) -> list[str]:
+    """Return the overrides that are not Hydra's own, as they were typed."""
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    return [str(override) for override in overrides]
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
 
 from crvq.cli.plan import Plan, plan_command
 from crvq.cli.typed_config import comparison, typed_config, with_params
@@ -60,7 +61,7 @@ def _check_flags(parsed: Namespace) -> None:
         raise ConfigError("--resolve prints nothing by itself; add --cfg job")
 
 
-def _type_job(config: object) -> RunConfig:
+def _type_job(config: DictConfig) -> RunConfig:
     typed = typed_config(config)
     changes = comparison(config)
     if changes:

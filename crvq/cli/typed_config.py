@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from crvq.cli.explain import shown
 from crvq.config import ModelConfig, RunConfig, TextConfig
 from crvq.config.finetune import check_finetune
 from crvq.config.strict import sections
@@ -22,8 +23,6 @@ from crvq.methods.registry import (
 )
 
 COMPARE_KEY = "compare_with"
-LONGEST_SHOWN = 80
-"""Characters of a refused value that a message shows."""
 
 
 def typed_config(config: DictConfig) -> RunConfig:
@@ -132,7 +131,7 @@ def resolve(config: DictConfig) -> None:
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     """Return all values, those of Hydra's own section left out."""
-    keys = [key for key in config if key != "hydra"]
+    keys = [str(key) for key in config if key != "hydra"]
     try:
         values = OmegaConf.to_container(
             OmegaConf.masked_copy(config, keys), resolve=True, throw_on_missing=True
@@ -169,21 +168,13 @@ def _fault(fault: dict[str, Any], model: type[BaseModel], prefix: tuple[str, ...
         return f"{where} is missing; set {where}=..."
     # A cross-field check has the whole section as its input: the message says it all.
     given = fault["input"]
-    seen = "" if isinstance(given, dict) else f"={_shown(given)}"
+    seen = "" if isinstance(given, dict) else f"={shown(given)}"
     told = " ".join(message.removeprefix("Value error, ").split())
     told = told.replace("Input should be", "must be")
     allowed = _allowed(model, fault["loc"])
     percent = re.fullmatch(r"\s*(\d+\.?\d*)\s*%\s*", given) if isinstance(given, str) else None
     hint = f"; write {float(percent.group(1)) / 100:g}" if percent else ""
     return f"{where}{seen}: {told}{f'; allowed: {allowed}' if allowed else ''}{hint}"
-
-
-def _shown(value: object) -> str:
-    """Return a value as it is typed, in one short line."""
-    names: dict[object, str] = {None: "null", True: "true", False: "false"}
-    plain = value is None or isinstance(value, bool)
-    text = names[value] if plain else " ".join(str(value).split())
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _allowed(model: type[BaseModel], location: tuple[Any, ...]) -> str:

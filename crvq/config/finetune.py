@@ -34,9 +34,7 @@ class TrainingConfig(StrictModel):
         description="learning rates are parts of each tensor's root mean square (codebook entries "
         "are a hundredth of row scales); false: plain Adam, as the authors take",
     )
-    scale_rate: float = Field(
-        1.0, gt=0, le=1000, description="learning rate of scales, as a factor"
-    )
+    scale_rate: float = Field(1.0, gt=0, le=1000, description="of scales, as a factor")
     norm_rate: float = Field(1.0, gt=0, le=1000, description="learning rate of norms, as a factor")
     betas: tuple[Decay, Decay] = Field((0.9, 0.95), description="Adam's decay rates")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="cosine falls to zero")

@@ -26,7 +26,7 @@ class TrackingConfig(StrictModel):
         30.0,
         gt=0,
         le=86400,
-        description="after so long without an answer a run goes on without its mirror",
+        description="after so long without an answer a run continues without its mirror",
     )
 
     @model_validator(mode="after")

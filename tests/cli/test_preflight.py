@@ -68,7 +68,7 @@ def test_one_job_of_a_sweep_file():
         (["-m", "seed=interval(0,1)"], ["seed=interval(0,1)", "KEY=0,0.5,1"]),
         (["-m", "seed=0,1", "--cfg", "job"], ["only one of these"]),
         (["--config-dir", "/nowhere", "seed=1"], ["--config-dir /nowhere"]),
-        (["seed=[1"], ["seed=[1: not an override"]),
+        (["seed=[1"], ["seed=[1: Hydra cannot read"]),
         (["crvq.critical_ratio=2%"], ["crvq.critical_ratio=2%", "write 0.02"]),
         (["seed=${nope}"], ["seed", "nope"]),
         (["~method"], ["method"]),
