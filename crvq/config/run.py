@@ -18,7 +18,6 @@ from crvq.config.tracking import TrackingConfig
 class BudgetConfig(StrictModel):
     """The bit budget: average bits over quantized weights, everything counted."""
 
-    name: Annotated[str, Neutral] = "layout"
     bits: float | None = Field(
         None, gt=0, le=16, description="null: the method's own layout decides"
     )

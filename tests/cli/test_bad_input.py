@@ -56,12 +56,12 @@ REFUSED = {
     ),
     "experiment out of the way": (["experiment=../x"], ["experiment=../x"]),
     "budget of a method without a rule": (
-        ["method=full_precision", "budget='2'"],
+        ["method=full_precision", "budget=2"],
         ["budget.bits=2", "gptq"],
     ),
     "comparison with a key that is not there": (
         ["compare_with={lambda: 1}"],
-        ["+compare_with.KEY=VALUE"],
+        ["compare_with.lambda"],
     ),
     "comparison with an unknown parameter": (
         ["+compare_with.beams=1"],
