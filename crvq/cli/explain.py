@@ -6,15 +6,18 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from crvq.errors import ConfigError
 from crvq.methods.catalog import CATALOG
 
 LONGEST_SHOWN = 80
 """Characters of a refused value that a message shows."""
 LONGEST_MESSAGE = 600
+_OPTION = re.compile(r"[\w.-]{1,100}(/[\w.-]{1,100}){0,3}")
 _GROUPS = ("model", "budget", "method", "calibration", "finetune", "eval", "tracking")
 
 Compose = Callable[[list[str]], DictConfig]
@@ -43,8 +46,6 @@ def explain_composition(
             f"{swept}: an interval needs a sweeper that draws points from it (such as Hydra's "
             "Optuna or Ax plugins); here name the values, as in KEY=0,0.5,1"
         )
-    if "Config group override must be" in text or "Config group override value" in text:
-        return _no_option(overrides)
     present = re.search(r"An item is already at '([^']+)'", text)
     if present is not None:
         key = present.group(1)
@@ -80,22 +81,29 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
-def _no_option(overrides: Sequence[str]) -> str:
-    """Explain a value that cannot be the name of an option: ``eval=null``."""
-    given = next(
-        (o for o in overrides if _key(o) in _GROUPS and not _names_option(o)), "an override"
-    )
-    key = _key(given)
+def check_option(override: Override) -> None:
+    """Refuse a value that cannot name an option of a group, such as ``eval=null``.
+
+    Hydra itself ends in an exception of Python's for some of them.
+
+    Raises:
+        ConfigError: says what a group takes.
+    """
+    key = override.key_or_group
+    if key not in _GROUPS or override.is_delete() or override.is_sweep_override():
+        return
+    value = override.value()
+    names = value if isinstance(value, list) and value else [value]
+    if all(isinstance(name, str) and _OPTION.fullmatch(name) for name in names):
+        return
+    raise ConfigError(_no_option(key, str(override.input_line)))
+
+
+def _no_option(key: str, given: str) -> str:
     also = f"; {key}=none does nothing" if key in ("eval", "finetune") else ""
     return (
         f"{shown(given)}: {key} is a group of options; name one, as in {key}=NAME "
         f"(`python run.py --help` lists them){also}"
-    )
-
-
-def _names_option(override: str) -> bool:
-    return re.fullmatch(r"[A-Za-z][\w.-]*", override.partition("=")[2]) is not None and (
-        override.partition("=")[2] not in ("null", "true", "false", "nan", "inf")
     )
 
 

@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from crvq.cli.explain import explain_composition
+from crvq.cli.explain import check_option, explain_composition
 from crvq.cli.search_path import register_plugins
 from crvq.cli.typed_config import resolve
 from crvq.errors import ConfigError
@@ -96,6 +96,8 @@ class _Planner:
 
     def plan(self, overrides: list[str], multirun: bool) -> Plan:
         """Return the jobs of a command line."""
+        for override in self._parse(overrides):
+            check_option(override)
         # Hydra too reads the mode first, from a configuration without the values that are swept.
         sweep = self._compose(overrides, RunMode.MULTIRUN, validate=False)
         if not multirun and sweep.hydra.mode != RunMode.MULTIRUN:
@@ -111,7 +113,10 @@ class _Planner:
 
     def _parse(self, overrides: list[str]) -> list[Override]:
         parser = OverridesParser.create(config_loader=self._hydra.config_loader)
-        return parser.parse_overrides(overrides)
+        try:
+            return parser.parse_overrides(overrides)
+        except HydraException as error:
+            raise ConfigError(explain_composition(error, overrides)) from error
 
     def _split(self, sweep: DictConfig) -> list[tuple[str, ...]]:
         """Return the overrides of each job, by Hydra's own sweeper: choices, ranges and globs."""

@@ -145,6 +145,7 @@ def test_many_configurations(bases, monkeypatch, capsys):
 EXAMPLES = {
     "budget=-1": ["budget.bits=-1", "above 0"],
     "eval=null": ["eval=null", "eval=none"],
+    "method=[1,2]": ["method=[1,2]", "group of options"],
     "model=7": ["model=7", "model=NAME"],
     "seed=1e20": ["seed=1e+20", "4294967295"],
     "+finetune.block={learning_rate: 0.1, epochs: 1, betas: [1, 2]}": ["betas", "less than 1"],
