@@ -74,7 +74,7 @@ REFUSED = {
 def test_refused_before_any_work(name, run_py, tmp_path, monkeypatch):
     arguments, parts = REFUSED[name]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("crvq.cli.main.job", lambda config: pytest.fail("work was begun"))
+    monkeypatch.setattr("crvq.cli.main.job", lambda *_: pytest.fail("work was begun"))
     outcome = run_py(*arguments)
     assert outcome.code == 2
     assert outcome.err.startswith("error:")

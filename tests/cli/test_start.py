@@ -5,7 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
+from crvq.cli.main import _announce, _labels
+from crvq.cli.plan import Plan, PlannedJob
 from tests.conftest import ROOT
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas", "wandb", "numpy", "plotly")
@@ -73,19 +76,21 @@ def test_importing_the_package_costs_nothing():
 
 
 def test_a_first_line_appears_before_libraries_load(run_tiny, monkeypatch):
-    def stop(config):
+    def stop(config, number, labels):
         raise SystemExit(7)
 
-    monkeypatch.setattr("crvq.cli.main._announce", lambda typed, total: stop(typed))
+    monkeypatch.setattr("crvq.cli.main._announce", stop)
     assert run_tiny("eval=none").code == 7
 
 
 def test_the_first_line_says_which_job_and_model(capsys, compose_run):
-    from crvq.cli.main import _announce
-
-    _announce(compose_run("crvq.critical_ratio=0.25"), 3)
+    _announce(compose_run("crvq.critical_ratio=0.25"), 1, ["seed=0", "seed=1", "seed=2"])
     told = capsys.readouterr().err
-    assert "job 1 of 3: crvq" in told
-    assert "loading" in told
-    _announce(compose_run(), 1)
+    assert told.startswith("job 2 of 3: seed=1, crvq, loading local ...")
+    _announce(compose_run(), 0, [""])
     assert "job" not in capsys.readouterr().err
+
+
+def test_jobs_are_told_apart_by_what_differs():
+    jobs = [PlannedJob(("a=1", f"seed={seed}", "b=2"), OmegaConf.create()) for seed in (0, 1)]
+    assert _labels(Plan(jobs, 3, multirun=True)) == ["seed=0", "seed=1", ""]
