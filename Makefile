@@ -9,6 +9,8 @@ STAMP := $(VENV)/.installed
 .PHONY: help
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  NAME is one of: $(patsubst experiments/%.yaml,%,$(wildcard experiments/*.yaml))"
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,7 +27,7 @@ demo: $(STAMP) ## quantize SmolLM2-135M, evaluate it, print the table
 
 NAME ?= critical_ratio
 .PHONY: experiment
-experiment: $(STAMP) ## run the sweep experiments/$(NAME).yaml, print its table
+experiment: $(STAMP) ## NAME=critical_ratio: run the sweep of experiments/NAME.yaml, print its table
 	$(BIN)/python run.py +experiments=$(NAME)
 
 .PHONY: report

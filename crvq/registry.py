@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Generic, TypeVar
 
@@ -58,17 +58,22 @@ class Registry(Generic[T]):
         """Return all names, sorted."""
         return sorted(self._entries)
 
-    def get(self, name: str) -> T:
+    def get(self, name: str, known: Sequence[str] | None = None) -> T:
         """Return the entry of that name.
+
+        Args:
+            name: of the entry.
+            known: names to list and suggest, where some are added only when they are needed.
 
         Raises:
             ConfigError: there is none; lists the names and suggests the nearest.
         """
         if name not in self._entries:
-            close = get_close_matches(str(name), self._entries, n=1)
+            names = list(known or self.names())
+            close = get_close_matches(str(name), names, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ConfigError(
-                f"{self.key}={name!r} is not known; known: {', '.join(self.names())}.{hint}"
+                f"{self.key}={name!r} is not known; known: {', '.join(names)}.{hint}"
             )
         return self._entries[name]
 

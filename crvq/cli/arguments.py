@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 
-_MULTIRUN_FLAGS = ("-m", "--multirun")
-_BUDGET = re.compile(r"^budget=[\d.]+(,[\w.]+)*$")
+from hydra._internal.utils import get_args_parser
+
+_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)"
+_BITS = re.compile(rf"budget={_NUMBER}(,{_NUMBER})*")
+_TRACKING = {"tracking=wandb": "tracking=offline"}
 
 
 def tidy_arguments(arguments: list[str]) -> list[str]:
-    """Put flags before overrides, and quote budgets.
+    """Put flags before overrides, and write short forms out.
 
-    Hydra's parser takes overrides in one row only, not on both sides of a flag; and it reads
-    ``budget=1`` as a number, where the name of a group's option must be a string.
+    Hydra's parser takes overrides in one row only, not on both sides of a flag. ``budget=2`` is
+    short for ``budget.bits=2``, and ``tracking=wandb`` for ``tracking=offline``, which is W&B.
     """
-    ordered = sorted(arguments, key=lambda argument: argument not in _MULTIRUN_FLAGS)
-    return [_quoted(argument) if _BUDGET.match(argument) else argument for argument in ordered]
+    overrides = get_args_parser().parse_intermixed_args(arguments).overrides
+    flags = [argument for argument in arguments if argument not in overrides]
+    return [*flags, *(written_out(override) for override in overrides)]
 
 
-def _quoted(argument: str) -> str:
-    """``budget=1,2`` as ``budget='1','2'``."""
-    key, _, values = argument.partition("=")
-    return f"{key}=" + ",".join(f"'{value}'" for value in values.split(","))
+def written_out(override: str) -> str:
+    """Return an override without its short form."""
+    if _BITS.fullmatch(override):
+        return override.replace("budget=", "budget.bits=", 1)
+    return _TRACKING.get(override, override)

@@ -12,6 +12,9 @@ from crvq.report.closing import print_closing
 from crvq.report.placed_record import placed_record
 from crvq.report.sweep_callback import announce_record, current_sweep
 
+DEMO_COMPARISON = {"critical_ratio": 0.0}
+"""Method parameters of the run that the demo shows next to its own."""
+
 
 def run_job(config: DictConfig) -> str:
     """Run a composed configuration; outside a sweep, print the closing table.
@@ -23,13 +26,16 @@ def run_job(config: DictConfig) -> str:
     announce_record(run_folder(typed))
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         # The sweep prints one table for all of its jobs.
-        return str(execute(typed, sweep=current_sweep()).folder)
-    # Fine-tuning takes long enough: nothing is run beside it unasked.
-    changes = None if typed.finetune.asked else comparison(config)
+        outcome = execute(typed, sweep=current_sweep())
+        announce_record(outcome.folder, reused=outcome.reused)
+        return str(outcome.folder)
+    # The demo, `python run.py` without anything after it, shows what critical channels are worth.
+    plain = not HydraConfig.get().overrides.task
+    changes = DEMO_COMPARISON if plain else comparison(config)
     beside = with_params(typed, changes) if changes else typed
     # The run asked for comes first; what it is compared with is a run of its own.
     wanted = {run_folder(each): each for each in (typed, beside)}
-    folders = [execute(each).folder for each in wanted.values()]
-    records = [placed_record(folder) for folder in folders]
+    outcomes = [execute(each) for each in wanted.values()]
+    records = [placed_record(outcome.folder, reused=outcome.reused) for outcome in outcomes]
     print_closing(records[::-1], asked=records[0])
-    return str(folders[0])
+    return str(outcomes[0].folder)

@@ -1,16 +1,26 @@
-"""The program: check the whole command, then hand it to Hydra."""
+"""The program behind ``python run.py`` and ``crvq``: check the command, then hand it to Hydra."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
 from rich.console import Console
 
 from crvq.cli.arguments import tidy_arguments
+from crvq.cli.plan import Plan
 from crvq.cli.preflight import check_command
+from crvq.cli.search_path import conf_folder, register_plugins
+from crvq.cli.typed_config import typed_config
+from crvq.config import RunConfig
 from crvq.errors import CrvqError
+
+CONFIG_NAME = "config"
 
 
 def show_error(error: CrvqError) -> None:
@@ -28,20 +38,72 @@ def show_stop(stop: KeyboardInterrupt) -> None:
     )
 
 
-def run_program(program: Callable[[], object], conf: Path, config_name: str) -> None:
-    """Check the command line, then run ``program`` (a `hydra.main` function).
+def main() -> None:
+    """Run the command line.
 
     Exits with 2 when the command was refused before any work, with 1 when a job failed, and with
     128 + the signal's number when it was stopped by one.
     """
+    # Before torch and tokenizers load: forked workers would only warn about each other.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    register_plugins()
     sys.argv[1:] = tidy_arguments(sys.argv[1:])
     try:
-        check_command(sys.argv[1:], conf, config_name)
+        checked = check_command(sys.argv[1:], conf_folder(), CONFIG_NAME)
     except CrvqError as error:
         show_error(error)
         sys.exit(2)
+    labels = _labels(checked[0]) if checked is not None else []
+    if checked is not None and checked[1]:
+        _announce(checked[1][0], 0, labels)
+
+    def task(config: DictConfig) -> str:
+        return job(config, labels)
+
+    program = hydra.main(
+        version_base="1.3", config_path=str(conf_folder()), config_name=CONFIG_NAME
+    )(task)
     try:
         program()
     except KeyboardInterrupt as stop:
         show_stop(stop)
         sys.exit(getattr(stop, "exit_code", 130))
+
+
+def job(config: DictConfig, labels: Sequence[str] = ()) -> str:
+    """Run one job of Hydra's; in a sweep, a failed one is Hydra's to count.
+
+    Args:
+        config: composed by Hydra.
+        labels: what sets each job of the sweep apart.
+    """
+    from crvq.cli.job import run_job  # torch: seconds, which a refused command does not wait for
+
+    sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
+    number = HydraConfig.get().job.num if sweeps else 0
+    try:
+        if number > 0:
+            _announce(typed_config(config), number, labels)
+        return run_job(config)
+    except CrvqError as error:
+        if sweeps:
+            raise
+        show_error(error)
+        sys.exit(1)
+
+
+def _labels(plan: Plan) -> list[str]:
+    """Return for each planned job the overrides that not all jobs share."""
+    shared = set.intersection(*({*job.overrides} for job in plan.jobs)) if plan.jobs else set()
+    told = [" ".join(one for one in job.overrides if one not in shared) for job in plan.jobs]
+    return told + [""] * ((plan.total or 1) - len(told))
+
+
+def _announce(config: RunConfig, number: int, labels: Sequence[str]) -> None:
+    """Print a first line at once: loading libraries and a model takes a while."""
+    which = ""
+    if len(labels) > 1 and number < len(labels):
+        which = f"job {number + 1} of {len(labels)}: {labels[number]}, "
+    Console(stderr=True).print(
+        f"{which}{config.method}, loading {config.model.name} ...", markup=False, highlight=False
+    )

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from crvq.cli.explain import shown
 from crvq.config import ModelConfig, RunConfig, TextConfig
 from crvq.config.finetune import check_finetune
+from crvq.config.strict import sections
 from crvq.errors import ConfigError
-from crvq.methods import method_names, method_params
-from crvq.methods.registry import fits_budget, method_quantizes
+from crvq.methods.registry import (
+    fits_budget,
+    method_names,
+    method_params,
+    method_quantizes,
+)
 
 COMPARE_KEY = "compare_with"
 
@@ -109,19 +116,39 @@ def with_params(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
     return config.model_copy(update={"method_params": params})
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
+def resolve(config: DictConfig) -> None:
+    """Replace interpolations such as ``${seed}`` by their values, in place.
+
+    Raises:
+        ConfigError: names the key and what its value refers to.
+    """
     try:
-        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise ConfigError(
-            f"{key} has no value and this configuration needs one; set {key}=..."
-            if type(error).__name__ == "MissingMandatoryValue"
-            else f"{key}: {error.msg}"
-        ) from error
+        OmegaConf.to_container(config, resolve=True)  # its errors name the key
+        OmegaConf.resolve(config)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError(_unresolved(error)) from error
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """Return all values, those of Hydra's own section left out."""
+    keys = [str(key) for key in config if key != "hydra"]
+    try:
+        values = OmegaConf.to_container(
+            OmegaConf.masked_copy(config, keys), resolve=True, throw_on_missing=True
+        )
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError(_unresolved(error)) from error
     assert isinstance(values, dict)
-    values.pop("hydra", None)
     return {str(key): value for key, value in values.items()}
+
+
+def _unresolved(error: Exception) -> str:
+    key = getattr(error, "full_key", None) or "a value"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key} has no value and this configuration needs one; set {key}=..."
+    if isinstance(error, RecursionError):
+        return "a value refers to itself, or is nested too deeply"
+    return f"{key}: {str(getattr(error, 'msg', error)).splitlines()[0]}"
 
 
 def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> str:
@@ -140,10 +167,14 @@ def _fault(fault: dict[str, Any], model: type[BaseModel], prefix: tuple[str, ...
     if kind == "missing":
         return f"{where} is missing; set {where}=..."
     # A cross-field check has the whole section as its input: the message says it all.
-    seen = "" if isinstance(fault["input"], dict) else f"={fault['input']}"
-    told = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    given = fault["input"]
+    seen = "" if isinstance(given, dict) else f"={shown(given)}"
+    told = " ".join(message.removeprefix("Value error, ").split())
+    told = told.replace("Input should be", "must be")
     allowed = _allowed(model, fault["loc"])
-    return f"{where}{seen}: {told}{f'; allowed: {allowed}' if allowed else ''}"
+    percent = re.fullmatch(r"\s*(\d+\.?\d*)\s*%\s*", given) if isinstance(given, str) else None
+    hint = f"; write {float(percent.group(1)) / 100:g}" if percent else ""
+    return f"{where}{seen}: {told}{f'; allowed: {allowed}' if allowed else ''}{hint}"
 
 
 def _allowed(model: type[BaseModel], location: tuple[Any, ...]) -> str:
@@ -169,9 +200,6 @@ def _section_at(model: type[BaseModel], location: tuple[Any, ...]) -> Any:  # no
     current: Any = model
     for part in location:
         field = getattr(current, "model_fields", {}).get(part)
-        inner: Any = getattr(field, "annotation", None)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            current = inner
-        elif hasattr(inner, "__args__") and isinstance(inner.__args__[-1], type):
-            current = inner.__args__[-1]
+        inner = sections(field) if field is not None else []
+        current = inner[0] if inner else current
     return current

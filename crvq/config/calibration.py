@@ -13,6 +13,7 @@ class CalibrationConfig(TextConfig):
     """A text source, how many windows of it are used, and how activations flow."""
 
     part: Literal["calibration", "heldout"] = "calibration"
+    split: str = Field("train", description="hub: split")
     samples: int = Field(8, ge=1, description="number of windows of text")
     length: int = Field(1024, ge=2, description="tokens in a window")
     seed: int = Field(0, ge=0, description="seed of the draw of windows")

@@ -14,6 +14,7 @@ from crvq.errors import ConfigError
 FINETUNE_REVISION = 1
 """Raise by one when training gives other results for the same configuration (part of identity)."""
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
 TrainedKind = Literal["codebooks", "scales", "norms"]
 
 
@@ -27,15 +28,15 @@ class WindowSplit(NamedTuple):
 class TrainingConfig(StrictModel):
     """What both stages of fine-tuning have in common: Adam and when it stops."""
 
-    learning_rate: float = Field(gt=0, description="Adam's, at the top of the schedule")
+    learning_rate: float = Field(gt=0, le=10, description="Adam's, at the top of the schedule")
     relative_rate: bool = Field(
         True,
         description="learning rates are parts of each tensor's root mean square (codebook entries "
         "are a hundredth of row scales); false: plain Adam, as the authors take",
     )
-    scale_rate: float = Field(1.0, gt=0, description="learning rate of scales, as a factor")
-    norm_rate: float = Field(1.0, gt=0, description="learning rate of norms, as a factor")
-    betas: tuple[float, float] = (0.9, 0.95)
+    scale_rate: float = Field(1.0, gt=0, le=1000, description="of scales, as a factor")
+    norm_rate: float = Field(1.0, gt=0, le=1000, description="learning rate of norms, as a factor")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.95), description="Adam's decay rates")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="cosine falls to zero")
     warmup: float = Field(0.1, ge=0, lt=1, description="part of the steps in which the rate rises")
     batch_size: int = Field(1, ge=1, description="windows in a step")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from crvq.config.strict import Neutral, NeutralAt, StrictModel
+from crvq.config.strict import Neutral, NeutralAt, StrictModel, usable_path
 
 
 class WheelPart(StrictModel):
@@ -54,3 +54,8 @@ class ModelConfig(StrictModel):
     note: Annotated[str | None, Neutral] = Field(
         None, description="something that every table made with this model must say"
     )
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_usable(cls, path: str | None) -> str | None:
+        return usable_path(path)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from crvq.config.calibration import CalibrationConfig
 from crvq.config.evaluation import EvalConfig
 from crvq.config.finetune import FinetuneConfig
 from crvq.config.model import ModelConfig
-from crvq.config.strict import Neutral, NeutralAt, StrictModel
+from crvq.config.strict import Neutral, NeutralAt, StrictModel, usable_path
 from crvq.config.tracking import TrackingConfig
 
 
 class BudgetConfig(StrictModel):
     """The bit budget: average bits over quantized weights, everything counted."""
 
-    name: Annotated[str, Neutral] = "layout"
     bits: float | None = Field(
         None, gt=0, le=16, description="null: the method's own layout decides"
     )
@@ -30,7 +30,7 @@ class RunConfig(StrictModel):
     """Everything that a run needs to know; `crvq.pipeline` takes nothing else."""
 
     experiment: Annotated[str, Neutral] = Field(
-        "default", pattern=r"^[\w.-]+$", description="the folder of results/ that a run goes to"
+        "default", max_length=100, description="the folder of results/ that a run goes to"
     )
     seed: int = Field(0, ge=0)
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
@@ -75,6 +75,29 @@ class RunConfig(StrictModel):
     # A run is its quantized model: measurements asked for later are added to the same record.
     eval: Annotated[EvalConfig, Neutral] = EvalConfig()
     tracking: Annotated[TrackingConfig, Neutral] = TrackingConfig()
+
+    @field_validator("experiment")
+    @classmethod
+    def _experiment_is_a_folder_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            fitting = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-") or "my-experiment"
+            raise ValueError(
+                "the name of a folder in results_dir has letters, digits, '-', '_' and '.', and "
+                f"begins with a letter, a digit or '_'; set experiment={fitting}"
+            )
+        return name
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_known(cls, name: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", name):
+            raise ValueError("allowed: auto, cpu, cuda, cuda:0, cuda:1, ...")
+        return name
+
+    @field_validator("results_dir", "cache_dir", "eval_only")
+    @classmethod
+    def _path_is_usable(cls, path: str | None) -> str | None:
+        return usable_path(path)
 
     def identity(self) -> dict[str, Any]:
         """Return what changes the quantized model, as JSON can hold it.

@@ -16,8 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+
+LARGEST_NUMBER = 2**32 - 1
+"""No count, size or seed is larger; the seeds of numpy and torch are not either."""
+LONGEST_NAME = 255
+"""Bytes in the name of a file or folder."""
 
 
 class _Neutral:
@@ -47,6 +52,16 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_values(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+        """Refuse what pydantic would convert in a way that nobody means."""
+        name = info.field_name
+        field = cls.model_fields.get(name) if name is not None else None
+        if field is not None:
+            _check_plain(value, accepts_bool=bool in _leaf_types(field.annotation))
+        return value
+
     def identity(self) -> dict[str, Any]:
         """Return what changes the result of a run, as JSON can hold it.
 
@@ -64,6 +79,19 @@ class StrictModel(BaseModel):
                 continue
             kept[name] = part
         return kept
+
+
+def usable_path(path: str | None) -> str | None:
+    """Return a path that a user gave.
+
+    Raises:
+        ValueError: no file system has a file of that name.
+    """
+    if path is not None and (not path.strip() or "\0" in path or not path.isprintable()):
+        raise ValueError(f"{path!r} is not the path of a file or folder")
+    if path is not None and any(len(part.encode()) > LONGEST_NAME for part in path.split("/")):
+        raise ValueError(f"a name in this path has more than {LONGEST_NAME} bytes")
+    return path
 
 
 def is_neutral(field: FieldInfo) -> bool:
@@ -111,3 +139,22 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401
     elif get_origin(annotation) is not None:
         for part in get_args(annotation):
             yield from _models(part)
+
+
+def _check_plain(value: object, accepts_bool: bool) -> None:
+    """Refuse true and false where a number or a text is expected, and numbers beyond all use."""
+    if isinstance(value, list | tuple):
+        for one in value:
+            _check_plain(one, accepts_bool)
+    elif isinstance(value, bool):
+        if not accepts_bool:
+            raise ValueError(f"{str(value).lower()} is neither a number nor a text here")
+    elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
+        raise ValueError(f"numbers go up to {LARGEST_NUMBER}")
+
+
+def _leaf_types(annotation: Any) -> set[type]:  # noqa: ANN401
+    """Return the types that an annotation names: ``tuple[float, ...] | None`` has float."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return {annotation}
+    return {kind for part in get_args(annotation) for kind in _leaf_types(part)}

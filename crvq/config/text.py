@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from crvq.config.strict import StrictModel
+from crvq.config.strict import StrictModel, usable_path
 
 
 class TextConfig(StrictModel):
@@ -37,3 +37,8 @@ class TextConfig(StrictModel):
         None, ge=0, description="draw max_documents at random; null: take the first ones"
     )
     separator: str = Field("\n\n", description="what stands between documents in the joined text")
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_usable(cls, path: str | None) -> str | None:
+        return usable_path(path)

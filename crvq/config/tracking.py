@@ -23,7 +23,10 @@ class TrackingConfig(StrictModel):
     group: str | None = Field(None, description="wandb's group; a sweep's jobs share one")
     tags: tuple[str, ...] = ()
     timeout_seconds: float = Field(
-        30.0, gt=0, description="after so long without an answer a run goes on without its mirror"
+        30.0,
+        gt=0,
+        le=86400,
+        description="after so long without an answer a run continues without its mirror",
     )
 
     @model_validator(mode="after")

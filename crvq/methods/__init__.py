@@ -1,12 +1,23 @@
-"""Quantization methods; importing this package registers all of its own."""
+"""Quantization methods: one file a method, listed in `crvq.methods.catalog`.
+
+Names of this package are imported when they are first used: methods need torch, and a command
+line is checked without it.
+"""
 
 from __future__ import annotations
 
-# Imported for what they register: a new method is one file and its name here. One from outside of
-# this package registers itself when its module is imported.
-from crvq.methods import aqlm, billm, crvq, full_precision, gptq, gptvq, pb_llm, rtn  # noqa: F401
-from crvq.methods.method import LinearInput, LinearShape, Method, QuantizedLinear
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from crvq.methods.registry import create_method, method_names, method_params, register_method
+
+if TYPE_CHECKING:
+    from crvq.methods.method import (
+        LinearInput,
+        LinearShape,
+        Method,
+        QuantizedLinear,
+    )
 
 __all__ = [
     "LinearInput",
@@ -18,3 +29,9 @@ __all__ = [
     "method_params",
     "register_method",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("crvq.methods.method"), name)

@@ -6,15 +6,10 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 
 from crvq.config.strict import StrictModel
-from crvq.methods.additive import (
-    AdditiveParams,
-    additive_bits,
-    additive_weight,
-    small_codebook_notes,
-)
+from crvq.methods.additive import additive_bits, additive_weight, small_codebook_notes
+from crvq.methods.baseline_params import AqlmParams
 from crvq.methods.coded_layout import padded_features
 from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
@@ -30,12 +25,6 @@ _GROUP_SIZES = (4, 8, 16)
 _CODEBOOKS = (1, 2, 3, 4)
 _LEAST_BITS = 2
 _MOST_BITS = 8
-
-
-class AqlmParams(AdditiveParams):
-    """The ``aqlm`` group of the configuration (arXiv 2401.06118, section 3)."""
-
-    codebooks: int = Field(1, ge=1, le=16, description="m: codebooks, each for every group")
 
 
 @register_method("aqlm")

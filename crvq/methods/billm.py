@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 
 from crvq.config.strict import StrictModel
+from crvq.methods.baseline_params import BillmParams
 from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
@@ -22,25 +22,6 @@ _BLOCKS = (32, 48, 64, 96, 128, 192, 256, 384, 512, None)
 _MOST_SALIENT = (0.1, 0.05, 0.02)
 # Columns of the layer that layouts are ordered by.
 _LARGE = 4096
-
-
-class BillmParams(StrictModel):
-    """The ``billm`` group of the configuration (arXiv 2402.04291)."""
-
-    block_size: int | None = Field(
-        128, ge=1, description="columns that share scales; null: the whole row"
-    )
-    feedback_columns: int = Field(
-        128, ge=1, description="columns rounded before later ones answer their errors"
-    )
-    most_salient: float = Field(
-        0.383, ge=0, le=1, description="part of a block's columns that may be salient"
-    )
-    splitting: bool = Field(True, description="two groups of weights that are not salient")
-    centres: bool = Field(True, description="a centre for each group besides its scale")
-    damping: float = Field(
-        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
-    )
 
 
 @register_method("billm")

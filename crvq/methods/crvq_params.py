@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from crvq.config.strict import NeutralAt
-from crvq.methods.additive import AdditiveParams
-from crvq.vq.channel_order import ReorderPolicy, RoundingPolicy
-from crvq.vq.importance import importance_names
+from crvq.methods.additive_params import AdditiveParams
+from crvq.vq.choices import ImportanceName, ReorderPolicy, RoundingPolicy
 
 
 class CrvqParams(AdditiveParams):
@@ -25,7 +24,7 @@ class CrvqParams(AdditiveParams):
     critical_rounding: RoundingPolicy = Field(
         "at_least_one", description="how λ·in/d becomes whole groups; floor is the authors' code"
     )
-    importance: str = Field("error_activation", description="how channels are ranked")
+    importance: ImportanceName = Field("error_activation", description="how channels are ranked")
     reorder: ReorderPolicy = Field(
         "stratified", description="order of the other channels; sorted is the paper's"
     )
@@ -42,13 +41,6 @@ class CrvqParams(AdditiveParams):
     survey_blocks: int = Field(
         4, ge=1, description="codebook_scope=model: blocks that codebooks are fitted on"
     )
-
-    @field_validator("importance")
-    @classmethod
-    def _known_importance(cls, value: str) -> str:
-        if value not in importance_names():
-            raise ValueError(f"not a form of importance; known: {', '.join(importance_names())}")
-        return value
 
     @model_validator(mode="after")
     def _codebooks_to_start_from(self) -> Self:

@@ -6,12 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from crvq.config.strict import StrictModel
+from crvq.methods.baseline_params import FullPrecisionParams
 from crvq.methods.method import LinearInput, Method, QuantizedLinear
 from crvq.methods.registry import register_method
-
-
-class FullPrecisionParams(StrictModel):
-    """There is nothing to set."""
 
 
 @register_method("full_precision")

@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 
 from crvq.config.strict import StrictModel
+from crvq.methods.baseline_params import GptqParams
 from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.methods.rtn import (
-    RtnParams,
     grid_columns,
     uniform_bits,
     uniform_layouts,
@@ -21,18 +20,6 @@ from crvq.methods.rtn import (
 )
 from crvq.vq.gptq import quantize_columns
 from crvq.weights.bits import BitCount
-
-
-class GptqParams(RtnParams):
-    """The ``gptq`` group of the configuration (arXiv 2210.17323)."""
-
-    act_order: bool = Field(
-        False,
-        description="columns in order of H's diagonal, descending; their order is stored too",
-    )
-    damping: float = Field(
-        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
-    )
 
 
 @register_method("gptq")

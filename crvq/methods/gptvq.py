@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal, Self
+from typing import ClassVar
 
 import torch
-from pydantic import Field, model_validator
 
 from crvq.config.strict import StrictModel
+from crvq.methods.baseline_params import GptvqParams
 from crvq.methods.coded_layout import padded_features
 from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
@@ -22,38 +22,6 @@ from crvq.weights.patch_vq import PatchSizes, PatchWeight
 
 # What a budget may spend on codebooks, in bits a weight of a large layer.
 _OVERHEADS = (0.25, 0.125, 0.0625, 0.03125)
-
-
-class GptvqParams(StrictModel):
-    """The ``gptvq`` group of the configuration (arXiv 2402.15319, section 3)."""
-
-    vector_size: Literal[1, 2, 4, 8] = Field(2, description="d: weights that one code stands for")
-    codebook_bits: int = Field(4, ge=1, le=12, description="index bits of each codebook")
-    columns: int = Field(256, ge=8, multiple_of=8, description="columns that share a codebook")
-    weights_per_codebook: int = Field(
-        2048, ge=8, description="columns times rows that share a codebook"
-    )
-    scale_block: int | None = Field(
-        None, ge=8, multiple_of=8, description="weights that share a scale of 4 bits; null: none"
-    )
-    em_iterations: int = Field(50, ge=0, description="of k-means for each codebook")
-    update_steps: int = Field(
-        25, ge=0, description="of the codebook update after all columns are coded"
-    )
-    damping: float = Field(
-        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
-    )
-
-    @model_validator(mode="after")
-    def _vectors_outnumber_entries(self) -> Self:
-        least = self.vector_size * 2**self.codebook_bits
-        if self.weights_per_codebook < least:
-            raise ValueError(
-                f"weights_per_codebook={self.weights_per_codebook} is fewer than the "
-                f"{2**self.codebook_bits} entries of {self.vector_size} weights of a codebook; "
-                f"set it to {least} at least, or codebook_bits lower"
-            )
-        return self
 
 
 @register_method("gptvq")

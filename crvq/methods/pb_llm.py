@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 
 from crvq.config.strict import StrictModel
+from crvq.methods.baseline_params import PbLlmParams
 from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
@@ -19,22 +19,6 @@ from crvq.weights.partial_binary import PartialBinarySizes, PartialBinaryWeight
 
 # Salient ratios that a budget may choose: 0 to 0.5.
 _RATIOS = [part / 400 for part in range(200, -1, -1)]
-
-
-class PbLlmParams(StrictModel):
-    """The ``pb_llm`` group of the configuration (arXiv 2310.00034)."""
-
-    salient_ratio: float = Field(0.1, ge=0, le=1, description="part of weights that are salient")
-    salient_bits: int = Field(8, ge=1, le=8, description="of a salient weight's code")
-    salient_metric: Literal["magnitude", "hessian"] = Field(
-        "magnitude", description="salient are the largest |w|, or the largest w² / [H⁻¹]_jj"
-    )
-    group_size: int | None = Field(
-        None, ge=1, description="columns that share a row's scale; null: the whole row"
-    )
-    damping: float = Field(
-        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
-    )
 
 
 @register_method("pb_llm")

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 
 from crvq.config.strict import StrictModel
+from crvq.methods.baseline_params import RtnParams
 from crvq.methods.linear_by_linear import LinearByLinear, Rounded
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
@@ -19,15 +19,6 @@ from crvq.weights.uniform import UniformSizes, UniformWeight
 
 # Group sizes that a budget may choose, besides whole rows.
 _GROUP_SIZES = (16, 32, 64, 128, 256)
-
-
-class RtnParams(StrictModel):
-    """The ``rtn`` group of the configuration."""
-
-    bits: int = Field(3, ge=1, le=8, description="of a weight's code")
-    group_size: int | None = Field(
-        128, ge=1, description="columns that share a row's grid; null: the whole row"
-    )
 
 
 @register_method("rtn")

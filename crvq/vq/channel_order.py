@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-RoundingPolicy = Literal["at_least_one", "floor", "nearest", "ceil"]
-ReorderPolicy = Literal["sorted", "stratified", "critical_first", "none"]
+from crvq.vq.choices import ReorderPolicy, RoundingPolicy
 
 
 def critical_groups(in_features: int, group_size: int, ratio: float, policy: RoundingPolicy) -> int:

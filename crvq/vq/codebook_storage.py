@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from crvq.vq.choices import CodebookDtype
 from crvq.vq.storage_range import LARGEST_HALF, StorageRangeError, to_positive_float16
-
-CodebookDtype = Literal["float16", "int8"]
 
 _INT8_MAX = 127
 

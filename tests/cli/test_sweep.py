@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from crvq.tracking.record_schema import read_record
 from tests.conftest import ROOT
 
@@ -66,8 +68,8 @@ def test_a_failed_job_leaves_its_error_and_the_others_go_on(tiny_overrides, tmp_
     assert "failed" in finished.stdout
 
 
-def test_a_single_run_shows_itself_beside_no_critical_channels(run_tiny, tmp_path):
-    outcome = run_tiny("crvq.critical_ratio=0.25")
+def test_a_single_run_is_shown_next_to_another_where_that_is_asked_for(run_tiny, tmp_path):
+    outcome = run_tiny("crvq.critical_ratio=0.25", "compare_with={critical_ratio: 0.0}")
     assert outcome.code == 0, outcome.err
     ratios = {r["config"]["method_params"]["critical_ratio"] for r in records(tmp_path)}
     assert ratios == {0.0, 0.25}
@@ -75,15 +77,26 @@ def test_a_single_run_shows_itself_beside_no_critical_channels(run_tiny, tmp_pat
         assert part in outcome.out, part
 
 
-def test_nothing_is_fine_tuned_unasked_for_comparison(run_tiny, tmp_path):
-    outcome = run_tiny(
-        "crvq.critical_ratio=0.25",
-        "finetune=block",
-        "finetune.samples=6",
-        "finetune.block.epochs=1",
-    )
+def test_a_single_run_quantizes_once(run_tiny, tmp_path):
+    outcome = run_tiny("crvq.critical_ratio=0.25")
     assert outcome.code == 0, outcome.err
     assert [r["config"]["method_params"]["critical_ratio"] for r in records(tmp_path)] == [0.25]
+
+
+@pytest.mark.parametrize(("arguments", "ratios"), [([], [0.02, 0.0]), (["seed=1"], [0.02])])
+def test_only_the_demo_without_arguments_compares(arguments, ratios, run_py, monkeypatch, tmp_path):
+    ran = []
+
+    def record(config, **_):
+        ran.append(config.method_params.critical_ratio)
+        return tmp_path / str(len(ran))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("crvq.cli.job.run", record)
+    monkeypatch.setattr("crvq.cli.job.placed_record", lambda folder: {})
+    monkeypatch.setattr("crvq.cli.job.print_closing", lambda *_, **__: None)
+    assert run_py(*arguments).code == 0
+    assert ran == ratios
 
 
 def test_help_and_config_printing_do_no_work(run_py, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ OPTIONS = [
     if not file.stem.startswith("_")
 ]
 NEEDS = {
+    "model=hub": ["model.repo=owner/name"],
     "model=folder": ["model.path=x"],
     "calibration=file": ["calibration.path=x"],
     "eval=file": ["eval.perplexity.file.path=x"],
@@ -75,8 +76,9 @@ def test_types_of_values_do_not_change_a_runs_name(compose_config):
 
 
 def test_comparison_is_parameters_or_nothing(compose_config):
-    assert comparison(compose_config("compare_with=null")) is None
-    assert comparison(compose_config()) == {"critical_ratio": 0.0}
+    assert comparison(compose_config()) is None
+    asked = compose_config("compare_with={critical_ratio: 0.0}")
+    assert comparison(asked) == {"critical_ratio": 0.0}
     with pytest.raises(ConfigError, match="give method parameters"):
         comparison(OmegaConf.create({"compare_with": [1]}))
 

@@ -25,7 +25,6 @@ NEUTRAL = {
     "cache_dir",
     "model.name",
     "model.note",
-    "budget.name",
     "finetune.end_to_end.microbatch",
     "finetune.end_to_end.save_every",
     "finetune.end_to_end.gradient_checkpointing",

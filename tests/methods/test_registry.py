@@ -1,10 +1,15 @@
+from typing import get_args
+
 import pytest
 
 from crvq.config import StrictModel
 from crvq.errors import ConfigError
 from crvq.methods import Method, create_method, method_names, method_params, register_method
+from crvq.methods.catalog import CATALOG
 from crvq.methods.full_precision import FullPrecisionMethod, FullPrecisionParams
-from crvq.methods.registry import METHODS, algorithm_revisions
+from crvq.methods.registry import algorithm_revisions, fits_budget, method_quantizes
+from crvq.vq.choices import ImportanceName
+from crvq.vq.importance import importance_names
 from crvq.vq.revision import SOLVER_REVISION
 
 
@@ -15,7 +20,7 @@ def test_an_unknown_method_says_which_was_meant():
 
 
 def test_two_classes_cannot_have_one_name():
-    with pytest.raises(ValueError, match="'crvq' is already CrvqMethod"):
+    with pytest.raises(ValueError, match=r"'crvq' is already that of crvq\.methods\.crvq"):
 
         @register_method("crvq")
         class Other(Method):
@@ -68,7 +73,24 @@ def test_only_methods_can_be_registered():
     assert "other" not in method_names()
 
 
-def test_a_methods_own_fit_budget_is_declared():
-    for name in method_names():
-        kind = METHODS.get(name)
-        assert kind.fits_budgets == (kind.fit_budget is not Method.fit_budget), name
+@pytest.mark.parametrize("name", sorted(CATALOG))
+def test_the_catalog_says_what_the_methods_say(name):
+    method = create_method(name, method_params(name)(), 0)
+    assert type(method).Params is method_params(name)
+    assert type(method).quantizes == method_quantizes(name)
+    assert type(method).fits_budgets == fits_budget(name)
+    assert fits_budget(name) == (type(method).fit_budget is not Method.fit_budget)
+
+
+def test_a_class_that_differs_from_its_entry_is_refused():
+    class Other(Method):
+        Params = StrictModel
+
+    Other.__module__ = CATALOG["rtn"].module
+    Other.__qualname__ = "RtnMethod"
+    with pytest.raises(ValueError, match="'rtn' differs from its entry in the catalog"):
+        register_method("rtn")(Other)
+
+
+def test_the_forms_of_importance_are_those_that_can_be_asked_for():
+    assert set(importance_names()) == set(get_args(ImportanceName))

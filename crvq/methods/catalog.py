@@ -1,0 +1,50 @@
+"""The methods of this package: where each is, and what is known of it before it is imported.
+
+Methods import torch, which takes seconds. A command line is checked, and its configuration
+printed, from this list alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crvq.config.strict import StrictModel
+from crvq.methods.baseline_params import (
+    AqlmParams,
+    BillmParams,
+    FullPrecisionParams,
+    GptqParams,
+    GptvqParams,
+    PbLlmParams,
+    RtnParams,
+)
+from crvq.methods.crvq_params import CrvqParams
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One method: its module registers a class under the method's name when it is imported.
+
+    Registration refuses a class that disagrees with its entry.
+    """
+
+    module: str
+    params: type[StrictModel]
+    quantizes: bool = True
+    """False for a method that leaves every weight alone."""
+    fits_budget: bool = True
+    """Whether the method has a rule for bit budgets (``fit_budget``)."""
+
+
+CATALOG = {
+    "aqlm": CatalogEntry("crvq.methods.aqlm", AqlmParams),
+    "billm": CatalogEntry("crvq.methods.billm", BillmParams),
+    "crvq": CatalogEntry("crvq.methods.crvq", CrvqParams),
+    "full_precision": CatalogEntry(
+        "crvq.methods.full_precision", FullPrecisionParams, quantizes=False, fits_budget=False
+    ),
+    "gptq": CatalogEntry("crvq.methods.gptq", GptqParams),
+    "gptvq": CatalogEntry("crvq.methods.gptvq", GptvqParams),
+    "pb_llm": CatalogEntry("crvq.methods.pb_llm", PbLlmParams),
+    "rtn": CatalogEntry("crvq.methods.rtn", RtnParams),
+}

@@ -1,0 +1,12 @@
+"""Packages whose folders are elsewhere in a checkout; all else is in pyproject.toml.
+
+conf/ and experiments/ stay at the top level, where people look for them, and are installed inside
+the package, so that the command `crvq` works outside a checkout.
+"""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=[*find_packages(include=["crvq*"]), "crvq.conf", "crvq.experiments"],
+    package_dir={"crvq.conf": "conf", "crvq.experiments": "experiments"},
+)
