@@ -108,8 +108,9 @@ def main() -> None:
                 results = list(method_of(name, asked.changes).quantize_block(0, linears))
                 total = time.process_time() - start
         weights = sum(linear.weight.numel() for linear in linears)
-        table = Table(title=f"{name}: {total:.2f} CPU-s, {1e6 * total / weights:.2f} per million "
-                      f"weights, rounds {[r.rounds for r in results]}", title_justify="left")  # fmt: skip
+        per_million = 1e6 * total / weights
+        title = f"{name}: {total:.2f} CPU-s, {per_million:.2f} per million weights"
+        table = Table(title=title, title_justify="left")
         for column in ("function", "own CPU-s", "%", "calls"):
             table.add_column(column, justify="left" if column == "function" else "right")
         rest = total - sum(profile.seconds.values())

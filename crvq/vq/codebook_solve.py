@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.compiled import compiled_search_for
 from crvq.vq.tiles import tile_elements
 
 # A ridge on each entry's block, relative to the block's and to the typical block's trace: an
@@ -92,10 +93,14 @@ def _add_by_entry(
 ) -> None:
     """Add each group's d values to its entries; in float64, as an entry sums many of them."""
     d, offset = linear.group_size, 0
+    compiled = compiled_search_for(values.device)
     for codes, size in zip(linear.code.codes, sizes, strict=True):
-        index = codes[rows].flatten()
-        covered = values[:, : codes.shape[1] * d].reshape(-1, d)
-        total[offset : offset + size].index_add_(0, index, covered.double())
+        covered = values[:, : codes.shape[1] * d]
+        part = total[offset : offset + size]
+        if compiled is not None:
+            compiled.add_by_entry(part, covered, codes[rows])
+        else:
+            part.index_add_(0, codes[rows].flatten(), covered.reshape(-1, d).double())
         offset += size
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -115,3 +116,9 @@ def coded_linear(
         order=order,
         code=AdditiveCode(codes, scales),
     )
+
+
+def evenly_covered(linear: CodedLinear, span: tuple[int, int]) -> list[tuple[int, int]]:
+    """``span`` cut where the number of codebooks that cover a group changes."""
+    edges = {edge for edge in linear.code.coverage() if span[0] < edge < span[1]}
+    return list(pairwise(sorted({*span, *edges})))

@@ -8,13 +8,12 @@ large product a block, the way GPTQ batches its updates.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
 from crvq.vq.best_entries import best_entries
-from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.coded_linear import CodedLinear, evenly_covered
+from crvq.vq.compiled import compiled_search_for
 from crvq.vq.fused import fused_groups_for
 
 BLOCK_COLUMNS = 128
@@ -70,11 +69,13 @@ def _descend_block(
     low, high = span[0] * d, span[1] * d
     members = linear.order[low:high]
     local_pull, h_rows = pull[:, members], linear.curvature.matrix[members]
-    local_h = h_rows[:, members]
+    local_h = h_rows[:, members].contiguous()
     fused = fused_groups_for(linear.weight.device, codebooks)
+    if fused is None:
+        fused = compiled_search_for(linear.weight.device)
     if fused is not None:
         change = torch.zeros_like(local_pull)
-        for first, last in _evenly_covered(linear, span):
+        for first, last in evenly_covered(linear, span):
             covering = [k for k, codes in enumerate(linear.code.codes) if first < codes.shape[1]]
             change += fused.descend_groups(
                 local_pull,
@@ -100,12 +101,6 @@ def _descend_block(
         decoded[:, group * d : (group + 1) * d] = after
         local_pull -= change[:, here] @ local_h[here]
     pull -= change @ h_rows
-
-
-def _evenly_covered(linear: CodedLinear, span: tuple[int, int]) -> list[tuple[int, int]]:
-    """``span`` cut where the number of codebooks that cover a group changes."""
-    edges = {edge for edge in linear.code.coverage() if span[0] < edge < span[1]}
-    return list(pairwise(sorted({*span, *edges})))
 
 
 def _improve_group(

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.best_entries import best_entries
-from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.coded_linear import CodedLinear, evenly_covered
+from crvq.vq.compiled import compiled_search_for
 from crvq.vq.fused import fused_groups_for
 from crvq.vq.tiles import tiles
 
@@ -96,22 +97,74 @@ def _search_rows(
                                        inverses[first:last], first)  # fmt: skip
                 left[:, 0, high:] -= errors @ factor[low:high, high:]
                 continue
-        errors = torch.zeros_like(local)
-        origin = torch.arange(local.shape[1], device=local.device).expand(len(local), -1)
-        for group in range(first, last):
-            here = slice(group * d - low, (group + 1) * d - low)
-            parent, value = _extend(linear, codebooks, survivors, local[:, :, here], group,
-                                    inverses[group], beam)  # fmt: skip
-            local, errors = _inherit(local, parent), _inherit(errors, parent)
-            origin = origin.gather(1, parent)
-            error = (local[:, :, here] - value) @ inverses[group]
-            errors[:, :, here] = error
-            columns = slice(group * d, (group + 1) * d)
-            local[:, :, here.stop :] -= error @ factor[columns, columns.stop : high]
+        span, arguments = (first, last), (linear, codebooks, survivors, local, inverses, beam)
+        compiled = compiled_search_for(left.device)
+        search = _search_block if compiled is None else _search_compiled
+        errors, origin = search(*arguments, span)
         if last < linear.code.groups:
             left = _inherit(left, origin)
             left[:, :, high:] -= errors @ factor[low:high, high:]
     return survivors
+
+
+def _search_block(
+    linear: CodedLinear,
+    codebooks: list[Tensor],
+    survivors: _Beam,
+    local: Tensor,
+    inverses: Tensor,
+    beam: int,
+    span: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Code the groups ``span``; ``local (rows, width, columns)`` is what they have left to code.
+
+    Returns:
+        The errors of the block's columns ``(rows, width, columns)``, and which survivor at its
+        start each survivor at its end descends from ``(rows, width)``.
+    """
+    d, factor = linear.group_size, linear.feedback_factor
+    low, high = span[0] * d, span[1] * d
+    errors = torch.zeros_like(local)
+    origin = torch.arange(local.shape[1], device=local.device).expand(len(local), -1)
+    for group in range(*span):
+        here = slice(group * d - low, (group + 1) * d - low)
+        parent, value = _extend(linear, codebooks, survivors, local[:, :, here], group,
+                                inverses[group], beam)  # fmt: skip
+        local, errors = _inherit(local, parent), _inherit(errors, parent)
+        origin = origin.gather(1, parent)
+        error = (local[:, :, here] - value) @ inverses[group]
+        errors[:, :, here] = error
+        columns = slice(group * d, (group + 1) * d)
+        local[:, :, here.stop :] -= error @ factor[columns, columns.stop : high]
+    return errors, origin
+
+
+def _search_compiled(
+    linear: CodedLinear,
+    codebooks: list[Tensor],
+    survivors: _Beam,
+    local: Tensor,
+    inverses: Tensor,
+    beam: int,
+    span: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """As `_search_block`, by a compiled kernel."""
+    from crvq.vq.compiled_search import BlockFeedback
+
+    d = linear.group_size
+    columns = slice(span[0] * d, span[1] * d)
+    own = linear.feedback_factor[columns, columns]
+    block = BlockFeedback(
+        local, beam, max(beam, INNER_BEAM), inverses[slice(*span)], own, survivors.cost
+    )
+    for first, last in evenly_covered(linear, span):
+        covering = [c for c, codes in zip(codebooks, linear.code.codes, strict=True)
+                    if first < codes.shape[1]]  # fmt: skip
+        parents, choices = block.extend(covering, (first - span[0], last - span[0]))
+        survivors.parents.extend(parents)
+        survivors.choices.extend(choices)
+    errors, origin, survivors.cost = block.finish()
+    return errors, origin
 
 
 def _search_fused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from crvq.vq.compiled import compiled_search_for
 from crvq.vq.tiles import tiles
 
 # A lost centroid's new place is sought among so many vectors an entry.
@@ -25,9 +26,14 @@ def nearest_centroids(vectors: Tensor, weights: Tensor, centroids: Tensor) -> tu
     indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
     distances = torch.empty(len(vectors), dtype=vectors.dtype, device=vectors.device)
     basis = torch.cat([centroids.square(), centroids], 1).T.contiguous()
+    compiled = compiled_search_for(vectors.device)
     for part in tiles(len(vectors), len(centroids), vectors.device):
         x, h = vectors[part], weights[part]
-        least, indices[part] = (torch.cat([h, -2 * h * x], 1) @ basis).min(1)
+        terms = torch.cat([h, -2 * h * x], 1)
+        if compiled is None:
+            least, indices[part] = (terms @ basis).min(1)
+        else:
+            indices[part], least = compiled.nearest_rows(terms, basis)
         distances[part] = least + (h * x.square()).sum(1)
     return indices, distances.clamp_min_(0)
 
