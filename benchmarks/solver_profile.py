@@ -105,7 +105,7 @@ def main() -> None:
             profile = Profile()
             with profile.watching():
                 start = time.process_time()
-                results = list(method_of(name, asked.changes).quantize_block(0, linears))
+                list(method_of(name, asked.changes).quantize_block(0, linears))
                 total = time.process_time() - start
         weights = sum(linear.weight.numel() for linear in linears)
         per_million = 1e6 * total / weights

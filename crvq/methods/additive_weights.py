@@ -8,9 +8,9 @@ from torch import Tensor
 from crvq.methods.coded_layout import padded_features
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.alternate import storable_scales
 from crvq.vq.codebook_storage import CodebookDtype, store_codebook
 from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.scale_solve import storable_scales
 from crvq.weights.additive import AdditiveWeight
 from crvq.weights.bits import BitCount
 
