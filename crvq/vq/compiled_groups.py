@@ -32,6 +32,7 @@ from crvq.vq.compiled_vectors import (
     least_of_0,
     least_of_4,
     least_of_8,
+    least_of_16,
     least_of_any,
 )
 
@@ -145,7 +146,11 @@ def nearest(x, table, base, first, last, indices, least):
         least: ``(rows,)``, written.
     """
     for row in range(first, last):
-        indices[row], least[row] = _least(base, x[row], table)
+        # Weighted distances between vectors of length 8 have 16 terms.
+        if x.shape[1] == 16:
+            indices[row], least[row] = least_of_16(base, x[row], table, 0)
+        else:
+            indices[row], least[row] = _least(base, x[row], table)
 
 
 @_compile("(float64[:, ::1], float32[:, :], int64[:, :])")

@@ -176,6 +176,7 @@ def _all_sums(depth):
 least_of_0 = _least_of_sums(0)
 least_of_4 = _least_of_sums(4)
 least_of_8 = _least_of_sums(8)
+least_of_16 = _least_of_sums(16)
 least_of_any = _least_of_sums(None)
 add_4 = _all_sums(4)
 add_8 = _all_sums(8)

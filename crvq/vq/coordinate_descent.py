@@ -114,7 +114,7 @@ def _descend_block(
                 (first - span[0], last - span[0]),
                 passes if len(covering) > 1 else 1,
             )
-        residual_h -= change @ h_rows
+        residual_h.addmm_(change, h_rows, alpha=-1)
         return
     change = torch.zeros_like(local)
     for group in range(*span):
@@ -127,7 +127,7 @@ def _descend_block(
         change[:, here] = (after - before) * scales
         decoded[:, group * d : (group + 1) * d] = after
         local -= change[:, here] @ local_h[here]
-    residual_h -= change @ h_rows
+    residual_h.addmm_(change, h_rows, alpha=-1)
 
 
 def _improve_group(

@@ -14,7 +14,6 @@ from crvq.vq.curvature import Curvature
 from crvq.vq.importance import row_scales
 from crvq.vq.initial_codebooks import initial_codebooks
 from crvq.vq.scale_solve import storable_scales
-from crvq.vq.scale_solve import storable_scales
 from tests.vq.coded_examples import naive_loss, second_moment
 
 SEARCHES = ["descent", "feedback_start", "feedback"]
