@@ -32,8 +32,8 @@ def inverse_factor(
     torch.linalg.cholesky_ex(work.mT, out=(work.mT, failed))
     if bool(failed):
         return None
-    # work is now Lᵀ, and inverted L⁻ᵀ = J Uᵀ J. Reversing all elements of a matrix reverses its rows
-    # and its columns, which leaves Uᵀ.
+    # work is now Lᵀ, and inverted L⁻ᵀ = J Uᵀ J. Reversing all elements of a matrix reverses rows
+    # and columns, which leaves Uᵀ.
     invert_upper_(work)
     _reverse_(work.view(-1))
     return work.mT
