@@ -72,9 +72,7 @@ class Registry(Generic[T]):
             names = list(known or self.names())
             close = get_close_matches(str(name), names, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(
-                f"{self.key}={name!r} is not known; known: {', '.join(names)}.{hint}"
-            )
+            raise ConfigError(f"{self.key}={name!r} is not known; known: {', '.join(names)}.{hint}")
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +13,8 @@ from crvq.vq.codebook_storage import CodebookDtype, round_codebook
 from crvq.vq.coded_linear import CodedLinear
 from crvq.vq.coordinate_descent import descend_codes
 from crvq.vq.feedback_search import search_codes
+from crvq.vq.improve_codes import Improved, PreparedLinear, evaluate, improve_codes, prepare
 from crvq.vq.scale_solve import solve_scales
-from crvq.vq.storage_range import to_float16
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,6 @@ def alternate(
     linears: list[CodedLinear],
     codebooks: list[Tensor],
     settings: AlternationSettings,
-    on_round: Callable[[int, float], None] = lambda number, loss: None,
 ) -> Alternated:
     """Lower the loss of ``linears`` that share ``codebooks``; their codes change in place.
 
@@ -62,7 +60,6 @@ def alternate(
         linears: codes may hold anything; scales must be set.
         codebooks: where to start.
         settings: see `AlternationSettings`.
-        on_round: told each round's number and relative loss.
     """
     # First of all, as it needs the factor of H's inverse, which is as large as H.
     for linear in linears:
@@ -72,67 +69,54 @@ def alternate(
             descend_codes(linear, codebooks)
         if settings.search != "feedback":
             linear.release_feedback_factor()
-    energy = sum(linear.energy * linear.importance for linear in linears)
+    prepared = [prepare(linear) for linear in linears]
+    energy = sum(x.energy * x.linear.importance for x in prepared)
 
-    def relative(losses: list[float]) -> float:
-        total = sum(x.importance * loss for x, loss in zip(linears, losses, strict=True))
+    def relative(improved: list[Improved]) -> float:
+        total = sum(x.importance * new.loss for x, new in zip(linears, improved, strict=True))
         return total / energy if energy > 0 else 0.0
 
-    def measured() -> float:
-        return relative([float(linear.row_loss(codebooks).sum()) for linear in linears])
+    def solve(improved: list[Improved]) -> list[Tensor]:
+        """New codebooks for the codes that a pass has left, which knows their gradient."""
+        if not settings.train_codebooks:
+            return codebooks
+        gradient = sum((new.gradient for new in improved[1:]), improved[0].gradient)
+        ordered = [x.linear for x in prepared]
+        return solve_codebooks(ordered, codebooks, settings.codebook_steps, residual=gradient)
 
-    losses = [measured()]
+    improved = [evaluate(x, codebooks) for x in prepared]
+    losses = [relative(improved)]
     rounds = 0
     while rounds < settings.max_rounds and losses[-1] > 0:
         rounds += 1
-        if settings.train_codebooks:
-            codebooks = solve_codebooks(linears, codebooks, settings.codebook_steps)
-        losses.append(relative([_improve_linear(x, codebooks, settings) for x in linears]))
-        on_round(rounds, losses[-1])
+        codebooks = solve(improved)
+        improved = [
+            _improve(linear, x, codebooks, settings)
+            for linear, x in zip(linears, prepared, strict=True)
+        ]
+        losses.append(relative(improved))
         if losses[-1] > losses[-2] * (1 - settings.relative_gain):
             break
-    codebooks = _settle(linears, codebooks, settings)
-    losses.append(measured())
+    # Last codebooks for the last codes, rounded to storage; codes and scales follow.
+    codebooks = [round_codebook(c, settings.codebook_dtype) for c in solve(improved)]
+    losses.append(relative([improve_codes(x, codebooks, last=True) for x in prepared]))
     return Alternated(codebooks, rounds, losses)
 
 
-def _improve_linear(
-    linear: CodedLinear, codebooks: list[Tensor], settings: AlternationSettings
-) -> float:
-    """New scales, then new codes; the loss that they leave."""
-    linear.code.scales = solve_scales(linear, codebooks)
+def _improve(
+    linear: CodedLinear,
+    prepared: PreparedLinear,
+    codebooks: list[Tensor],
+    settings: AlternationSettings,
+) -> Improved:
+    """Find new scales and codes, with ``search=feedback`` from scratch where that is better."""
     if settings.search == "feedback":
-        found = search_codes(linear, codebooks, settings.beam)
-        _keep_better_rows(linear, codebooks, found)
-    return float(descend_codes(linear, codebooks).sum())
+        linear.code.scales = solve_scales(linear, codebooks)
+        _keep_better_rows(linear, codebooks, search_codes(linear, codebooks, settings.beam))
+    return improve_codes(prepared, codebooks, last=False)
 
 
 def _keep_better_rows(linear: CodedLinear, codebooks: list[Tensor], found: AdditiveCode) -> None:
     better = linear.row_loss(codebooks, found) < linear.row_loss(codebooks)
     for present, new in zip(linear.code.codes, found.codes, strict=True):
         present[better] = new[better]
-
-
-def _settle(
-    linears: list[CodedLinear], codebooks: list[Tensor], settings: AlternationSettings
-) -> list[Tensor]:
-    """Last codebooks for the last codes, rounded to storage; codes and scales follow."""
-    if settings.train_codebooks:
-        codebooks = solve_codebooks(linears, codebooks, settings.codebook_steps)
-    codebooks = [round_codebook(codebook, settings.codebook_dtype) for codebook in codebooks]
-    for linear in linears:
-        linear.code.scales = solve_scales(linear, codebooks)
-        descend_codes(linear, codebooks)
-        linear.code.scales = storable_scales(solve_scales(linear, codebooks, may_be_zero=True))
-    return codebooks
-
-
-def storable_scales(scales: Tensor) -> Tensor:
-    """Return row scales as float16 holds them.
-
-    A row of zeros, or of weights that float16 cannot reach, gets scale zero.
-
-    Raises:
-        StorageRangeError: a scale is NaN or infinite.
-    """
-    return to_float16(scales, "a scale")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.compiled import compiled_search_for
 from crvq.vq.tiles import tile_elements
 
 # A ridge on each entry's block, relative to the block's and to the typical block's trace: an
@@ -25,6 +26,7 @@ def solve_codebooks(
     codebooks: list[Tensor],
     max_steps: int,
     tolerance: float = 1e-3,
+    residual: Tensor | None = None,
 ) -> list[Tensor]:
     """Codebooks that lower the summed loss of ``linears``; codes and scales stay as they are.
 
@@ -33,6 +35,8 @@ def solve_codebooks(
         codebooks: where to start, each ``(entries_k, d)``.
         max_steps: conjugate-gradient steps at most.
         tolerance: stop when a step brings less than this part of the gain so far.
+        residual: half the negative gradient at ``codebooks``, ``(all entries, d)``, where the
+            caller has it; it costs a product with H otherwise.
 
     Returns:
         New codebooks, never worse than the given ones beyond rounding.
@@ -45,62 +49,75 @@ def solve_codebooks(
     def precondition(residual: Tensor) -> Tensor:
         return torch.cholesky_solve(residual[:, :, None], factor)[:, :, 0]
 
+    # Unknowns are all entries of all codebooks, stacked: A c = b with A the normal matrix, which
+    # is never formed. It is applied by decoding c, multiplying by H and summing by entry.
     solution = torch.cat(codebooks)
-    residual = _pull(linears, codebooks, against_weight=True)
+    if residual is None:
+        residual = _sum_by_entry(linears, codebooks, of_error=True)
     direction = preconditioned = precondition(residual)
     slope = (residual * preconditioned).sum()
     gain = slope.new_zeros(())
     # Scalars stay on the device; only the stopping test looks at one, every few steps.
     for step in range(max_steps):
-        image = _pull(linears, list(direction.split(sizes)), against_weight=False)
-        bend = (direction * image).sum()
-        length = torch.where(bend > 0, slope / bend, 0.0)
+        image = _sum_by_entry(linears, list(direction.split(sizes)), of_error=False)
+        direction_curvature = (direction * image).sum()
+        # Rounding may leave a direction without curvature: then there is nothing left to gain.
+        length = torch.where(direction_curvature > 0, slope / direction_curvature, 0.0)
         solution = solution + length * direction
         residual = residual - length * image
-        won = length * slope
-        gain = gain + won
-        if step % 2 and bool(won <= tolerance * gain):
+        step_gain = length * slope  # by how much this step lowers the loss
+        gain = gain + step_gain
+        if step % 2 and bool(step_gain <= tolerance * gain):
             break
         preconditioned = precondition(residual)
         new_slope = (residual * preconditioned).sum()
+        # The next direction is conjugate to the earlier ones: none of their gain is undone.
         direction = preconditioned + torch.where(slope > 0, new_slope / slope, 0.0) * direction
         slope = new_slope
     return list(solution.split(sizes))
 
 
-def _pull(linears: list[CodedLinear], codebooks: list[Tensor], against_weight: bool) -> Tensor:
+def _sum_by_entry(linears: list[CodedLinear], codebooks: list[Tensor], of_error: bool) -> Tensor:
     """Collect ``s ⊙ (X H)`` per entry, X being ``W - Ŵ`` or ``Ŵ``: ``(all entries, d)``.
 
     With ``W - Ŵ`` this is half the negative gradient of the loss; with ``Ŵ``, the normal matrix
     applied to the given codebooks.
     """
     total = torch.zeros_like(torch.cat(codebooks), dtype=torch.float64)
+    sizes = [len(codebook) for codebook in codebooks]
     for linear in linears:
         for rows in linear.row_tiles():
             scales = linear.code.scales[rows, None]
             decoded = linear.decode(codebooks, rows).mul_(scales)
-            if against_weight:
+            if of_error:
                 decoded = linear.weight[rows] - decoded
-            pulled = (decoded @ linear.curvature.matrix)[:, linear.order]
-            pulled.mul_(scales * linear.importance)
-            _add_by_entry(total, pulled, linear, rows, [len(c) for c in codebooks])
+            image = linear.coded(decoded @ linear.curvature.matrix)
+            add_by_entry(total, image.mul_(scales * linear.importance), linear, rows, sizes)
     return total.float()
 
 
-def _add_by_entry(
+def add_by_entry(
     total: Tensor, values: Tensor, linear: CodedLinear, rows: slice, sizes: list[int]
 ) -> None:
     """Add each group's d values to its entries; in float64, as an entry sums many of them."""
     d, offset = linear.group_size, 0
+    compiled = compiled_search_for(values.device)
     for codes, size in zip(linear.code.codes, sizes, strict=True):
-        index = codes[rows].flatten()
-        covered = values[:, : codes.shape[1] * d].reshape(-1, d)
-        total[offset : offset + size].index_add_(0, index, covered.double())
+        covered = values[:, : codes.shape[1] * d]
+        part = total[offset : offset + size]
+        if compiled is not None:
+            compiled.add_by_entry(part, covered, codes[rows])
+        else:
+            part.index_add_(0, codes[rows].flatten(), covered.reshape(-1, d).double())
         offset += size
 
 
 def _preconditioner(linears: list[CodedLinear], sizes: list[int]) -> Tensor:
-    """Cholesky factors of each entry's own d x d block, ``(all entries, d, d)``."""
+    """Cholesky factors of each entry's own d x d block, ``(all entries, d, d)``.
+
+    An entry's block of the normal matrix is ``Σ s_o² H_gg`` over all places (o, g) that use it:
+    how often each group uses it (weighed by s²), times H's block of that group.
+    """
     d = linears[0].group_size
     blocks = linears[0].weight.new_zeros(sum(sizes), d * d)
     for linear in linears:

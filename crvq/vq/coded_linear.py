@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.computed_once import computed_once
 from crvq.vq.curvature import Curvature
 from crvq.vq.tiles import tiles
+from crvq.vq.triangular import permuted
 
 
 @dataclass
@@ -37,9 +39,18 @@ class CodedLinear:
         """π⁻¹, ``(groups * d,)``: channel j lies at coded position π⁻¹[j]."""
         return self.order.argsort()
 
+    @computed_once
+    def in_order(self) -> bool:
+        """Whether natural order is coded order, so that no columns need to be gathered."""
+        return bool(torch.equal(self.order, torch.arange(len(self.order)).to(self.order)))
+
     def natural(self, coded: Tensor) -> Tensor:
         """Columns ``(rows, groups * d)`` from coded to natural order."""
-        return coded[:, self.inverse_order]
+        return coded if self.in_order else coded[:, self.inverse_order]
+
+    def coded(self, natural: Tensor) -> Tensor:
+        """Columns ``(rows, groups * d)`` from natural to coded order."""
+        return natural if self.in_order else natural[:, self.order]
 
     def decode(self, codebooks: list[Tensor], rows: slice) -> Tensor:
         """Unscaled decoded rows, natural order: ``(rows, groups * d)``."""
@@ -115,3 +126,24 @@ def coded_linear(
         order=order,
         code=AdditiveCode(codes, scales),
     )
+
+
+def in_coded_order(linear: CodedLinear) -> CodedLinear:
+    """Return the same linear with channels in coded order; its code is shared, not copied.
+
+    W and H are copied in their new order once, so that no pass over them needs to gather columns.
+    """
+    if linear.in_order:
+        return linear
+    curvature = Curvature(
+        permuted(linear.curvature.matrix, linear.order, torch.float32), linear.curvature.damping
+    )
+    order = torch.arange(len(linear.order), device=linear.order.device)
+    weight = linear.weight[:, linear.order]
+    return CodedLinear(weight, curvature, order, linear.code, linear.importance)
+
+
+def evenly_covered(linear: CodedLinear, span: tuple[int, int]) -> list[tuple[int, int]]:
+    """``span`` cut where the number of codebooks that cover a group changes."""
+    edges = {edge for edge in linear.code.coverage() if span[0] < edge < span[1]}
+    return list(pairwise(sorted({*span, *edges})))

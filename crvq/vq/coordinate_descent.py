@@ -8,13 +8,12 @@ large product a block, the way GPTQ batches its updates.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
 from crvq.vq.best_entries import best_entries
-from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.coded_linear import CodedLinear, evenly_covered
+from crvq.vq.compiled import compiled_search_for
 from crvq.vq.fused import fused_groups_for
 
 BLOCK_COLUMNS = 128
@@ -37,19 +36,43 @@ def descend_codes(
     Returns:
         Each row's loss ``(w - ŵ) H (w - ŵ)ᵀ`` after the sweep, ``(out,)``; P makes it cheap.
     """
-    groups = max(1, block_columns // linear.group_size)
     loss = torch.empty_like(linear.code.scales)
     for rows in linear.row_tiles():
         decoded = linear.code.decode(codebooks, rows)
         scales = linear.code.scales[rows, None]
-        pull = (linear.weight[rows] - linear.natural(decoded * scales)) @ linear.curvature.matrix
-        for first in range(0, linear.code.groups, groups):
-            last = min(first + groups, linear.code.groups)
-            _descend_block(
-                linear, codebooks, rows, decoded, pull, (first, last), passes_over_critical
-            )
-        loss[rows] = ((linear.weight[rows] - linear.natural(decoded * scales)) * pull).sum(1)
+        error = linear.weight[rows] - linear.natural(decoded * scales)
+        residual_h = error @ linear.curvature.matrix
+        descend_rows(
+            linear, codebooks, rows, decoded, residual_h, passes_over_critical, block_columns
+        )
+        loss[rows] = ((linear.weight[rows] - linear.natural(decoded * scales)) * residual_h).sum(1)
     return loss
+
+
+def descend_rows(
+    linear: CodedLinear,
+    codebooks: list[Tensor],
+    rows: slice,
+    decoded: Tensor,
+    residual_h: Tensor,
+    passes: int = 2,
+    block_columns: int = BLOCK_COLUMNS,
+) -> None:
+    """One sweep over all groups of a tile of rows.
+
+    Args:
+        linear: whose codes are searched.
+        codebooks: fixed.
+        rows: the tile.
+        decoded: unscaled decoded rows in coded order, ``(rows, in)``; kept up to date.
+        residual_h: P, ``(rows, in)`` in natural order; kept up to date.
+        passes: how often the codebooks of a group with several take turns.
+        block_columns: columns between updates of the rest of P.
+    """
+    groups = max(1, block_columns // linear.group_size)
+    for first in range(0, linear.code.groups, groups):
+        span = first, min(first + groups, linear.code.groups)
+        _descend_block(linear, codebooks, rows, decoded, residual_h, span, passes)
 
 
 def _descend_block(
@@ -57,27 +80,32 @@ def _descend_block(
     codebooks: list[Tensor],
     rows: slice,
     decoded: Tensor,
-    pull: Tensor,
+    residual_h: Tensor,
     span: tuple[int, int],
     passes: int,
 ) -> None:
     """Search the groups ``span`` of a tile of rows.
 
-    Updates ``decoded`` (coded order) and ``pull`` (P, natural order).
+    Updates ``decoded`` (coded order) and ``residual_h`` (P, natural order).
     """
     d = linear.group_size
     scales = linear.code.scales[rows, None]
     low, high = span[0] * d, span[1] * d
-    members = linear.order[low:high]
-    local_pull, h_rows = pull[:, members], linear.curvature.matrix[members]
-    local_h = h_rows[:, members]
+    # The block's columns: a slice where channels lie in coded order, else gathered.
+    members = slice(low, high) if linear.in_order else linear.order[low:high]
+    # A copy, as P's columns outside the block get the block's changes all at once at the end.
+    local = residual_h[:, members].clone(memory_format=torch.contiguous_format)
+    h_rows = linear.curvature.matrix[members]
+    local_h = h_rows[:, members].contiguous()
     fused = fused_groups_for(linear.weight.device, codebooks)
+    if fused is None:
+        fused = compiled_search_for(linear.weight.device)
     if fused is not None:
-        change = torch.zeros_like(local_pull)
-        for first, last in _evenly_covered(linear, span):
+        change = torch.zeros_like(local)
+        for first, last in evenly_covered(linear, span):
             covering = [k for k, codes in enumerate(linear.code.codes) if first < codes.shape[1]]
             change += fused.descend_groups(
-                local_pull,
+                local,
                 decoded[:, low:high],
                 [linear.code.codes[k][rows, first:last] for k in covering],
                 linear.code.scales[rows],
@@ -86,26 +114,20 @@ def _descend_block(
                 (first - span[0], last - span[0]),
                 passes if len(covering) > 1 else 1,
             )
-        pull -= change @ h_rows
+        residual_h.addmm_(change, h_rows, alpha=-1)
         return
-    change = torch.zeros_like(local_pull)
+    change = torch.zeros_like(local)
     for group in range(*span):
         here = slice(group * d - low, (group + 1) * d - low)
         metric = local_h[here, here]
         before = decoded[:, group * d : (group + 1) * d]
         # The loss as a function of this group's decoded value q is s² q M qᵀ - 2 s² t q + const.
-        target = local_pull[:, here] / scales + before @ metric
+        target = local[:, here] / scales + before @ metric
         after = _improve_group(linear, codebooks, rows, group, before, target, metric, passes)
         change[:, here] = (after - before) * scales
         decoded[:, group * d : (group + 1) * d] = after
-        local_pull -= change[:, here] @ local_h[here]
-    pull -= change @ h_rows
-
-
-def _evenly_covered(linear: CodedLinear, span: tuple[int, int]) -> list[tuple[int, int]]:
-    """``span`` cut where the number of codebooks that cover a group changes."""
-    edges = {edge for edge in linear.code.coverage() if span[0] < edge < span[1]}
-    return list(pairwise(sorted({*span, *edges})))
+        local -= change[:, here] @ local_h[here]
+    residual_h.addmm_(change, h_rows, alpha=-1)
 
 
 def _improve_group(

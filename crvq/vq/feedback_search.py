@@ -5,6 +5,12 @@ its error, which H's inverse describes (GPTQ, arXiv 2210.17323, section 3; for v
 arXiv 2402.15319). With a beam, the best partial codes of every row are kept, which is K-best
 search of a closest lattice point; a beam that keeps all of them finds the optimum of the damped
 loss.
+
+With ``H⁻¹ = Uᵀ U`` (U upper triangular), a row's loss is ``‖e U⁻¹‖²`` for its error e, and so a sum
+over groups: group g adds ``‖(t_g - q_g) U_gg⁻¹‖²``, where ``t_g`` is what is left to code of its
+columns after earlier groups' errors were passed on. Hence the metric ``U_gg⁻¹ U_gg⁻ᵀ`` of a
+group's choice, and GPTQ's update of the columns after it, which lose
+``(t_g - q_g) U_gg⁻¹ U_g,later``.
 """
 
 from __future__ import annotations
@@ -17,7 +23,8 @@ from torch import Tensor
 
 from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.best_entries import best_entries
-from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.coded_linear import CodedLinear, evenly_covered
+from crvq.vq.compiled import compiled_search_for
 from crvq.vq.fused import fused_groups_for
 from crvq.vq.tiles import tiles
 
@@ -80,6 +87,7 @@ def _search_rows(
     beam: int,
     block_columns: int,
 ) -> _Beam:
+    """Code a tile of rows, block of columns by block of columns; the survivors with their past."""
     d, factor = linear.group_size, linear.feedback_factor
     # What is left to code, as every survivor sees it, in units of the row's scale.
     left = (linear.weight[rows][:, linear.order] / linear.code.scales[rows, None])[:, None]
@@ -89,6 +97,8 @@ def _search_rows(
         last = min(first + step, linear.code.groups)
         low, high = first * d, last * d
         local = left[:, :, low:high].contiguous()
+        # A GPU's kernel knows neither beams nor several codebooks: critical groups come first in
+        # coded order, and blocks after the last of them are its.
         if beam == 1 and all(first >= covered for covered in linear.code.coverage()[1:]):
             fused = fused_groups_for(left.device, codebooks[:1])
             if fused is not None:
@@ -96,22 +106,77 @@ def _search_rows(
                                        inverses[first:last], first)  # fmt: skip
                 left[:, 0, high:] -= errors @ factor[low:high, high:]
                 continue
-        errors = torch.zeros_like(local)
-        origin = torch.arange(local.shape[1], device=local.device).expand(len(local), -1)
-        for group in range(first, last):
-            here = slice(group * d - low, (group + 1) * d - low)
-            parent, value = _extend(linear, codebooks, survivors, local[:, :, here], group,
-                                    inverses[group], beam)  # fmt: skip
-            local, errors = _inherit(local, parent), _inherit(errors, parent)
-            origin = origin.gather(1, parent)
-            error = (local[:, :, here] - value) @ inverses[group]
-            errors[:, :, here] = error
-            columns = slice(group * d, (group + 1) * d)
-            local[:, :, here.stop :] -= error @ factor[columns, columns.stop : high]
+        span, arguments = (first, last), (linear, codebooks, survivors, local, inverses, beam)
+        compiled = compiled_search_for(left.device)
+        search = _search_block if compiled is None else _search_compiled
+        errors, origin = search(*arguments, span)
         if last < linear.code.groups:
+            # As GPTQ does, columns beyond the block answer the block's errors in one product.
             left = _inherit(left, origin)
             left[:, :, high:] -= errors @ factor[low:high, high:]
     return survivors
+
+
+def _search_block(
+    linear: CodedLinear,
+    codebooks: list[Tensor],
+    survivors: _Beam,
+    local: Tensor,
+    inverses: Tensor,
+    beam: int,
+    span: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Code the groups ``span``; ``local (rows, width, columns)`` is what they have left to code.
+
+    Returns:
+        The errors of the block's columns ``(rows, width, columns)``, and which survivor at its
+        start each survivor at its end descends from ``(rows, width)``.
+    """
+    d, factor = linear.group_size, linear.feedback_factor
+    low, high = span[0] * d, span[1] * d
+    errors = torch.zeros_like(local)
+    origin = torch.arange(local.shape[1], device=local.device).expand(len(local), -1)
+    for group in range(*span):
+        here = slice(group * d - low, (group + 1) * d - low)
+        parent, value = _extend(linear, codebooks, survivors, local[:, :, here], group,
+                                inverses[group], beam)  # fmt: skip
+        # A survivor continues its parent: it has the parent's remaining columns and errors.
+        local, errors = _inherit(local, parent), _inherit(errors, parent)
+        origin = origin.gather(1, parent)
+        error = (local[:, :, here] - value) @ inverses[group]
+        errors[:, :, here] = error
+        # The block's later columns answer this error at once, as they are coded next.
+        columns = slice(group * d, (group + 1) * d)
+        local[:, :, here.stop :] -= error @ factor[columns, columns.stop : high]
+    return errors, origin
+
+
+def _search_compiled(
+    linear: CodedLinear,
+    codebooks: list[Tensor],
+    survivors: _Beam,
+    local: Tensor,
+    inverses: Tensor,
+    beam: int,
+    span: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """As `_search_block`, by a compiled kernel."""
+    from crvq.vq.compiled_search import BlockFeedback
+
+    d = linear.group_size
+    columns = slice(span[0] * d, span[1] * d)
+    own = linear.feedback_factor[columns, columns]
+    block = BlockFeedback(
+        local, beam, max(beam, INNER_BEAM), inverses[slice(*span)], own, survivors.cost
+    )
+    for first, last in evenly_covered(linear, span):
+        covering = [c for c, codes in zip(codebooks, linear.code.codes, strict=True)
+                    if first < codes.shape[1]]  # fmt: skip
+        parents, choices = block.extend(covering, (first - span[0], last - span[0]))
+        survivors.parents.extend(parents)
+        survivors.choices.extend(choices)
+    errors, origin, survivors.cost = block.finish()
+    return errors, origin
 
 
 def _search_fused(
@@ -149,6 +214,7 @@ def _extend(
     Codebooks that cover the group choose one after another, with a beam of their own that is
     cut to ``beam`` after the last: a later codebook may redeem an earlier one's second choice.
     """
+    # ‖(t - q) U_gg⁻¹‖² is the squared distance of q to t in this metric.
     metric = inverse @ inverse.T
     covering = [k for k, codes in enumerate(linear.code.codes) if group < codes.shape[1]]
     inner = beam if len(covering) == 1 else max(beam, INNER_BEAM)
@@ -159,8 +225,10 @@ def _extend(
     # Scores are relative to ‖x‖² of the residual before the choice, so costs add up exactly.
     for turn, k in enumerate(covering):
         width = beam if turn == len(covering) - 1 else inner
+        # What the codebooks before have left of the target, for each of the present candidates.
         rest = _inherit(target, parent) - value
         scores, entries = best_entries((rest.flatten(0, 1) @ metric), metric, codebooks[k], width)
+        # Extensions of all of a row's candidates compete with each other.
         candidates = cost[:, :, None] + scores.view(*cost.shape, -1)
         per_survivor = candidates.shape[2]
         cost, picked = candidates.flatten(1).topk(

@@ -35,6 +35,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 def _nearest(u, books, norms, ROWS: tl.constexpr, DP: tl.constexpr, E: tl.constexpr,
              CHUNK: tl.constexpr):  # fmt: skip
     """The entry with the least ``norm - 2 u c`` for each row; the first of equal ones."""
+    # ‖x - c‖² in the group's metric less ‖x‖², which is the same for all entries. Padded entries
+    # have an infinite norm and are never the least.
     j = tl.arange(0, DP)
     least = tl.full((ROWS,), float("inf"), tl.float32)
     best = tl.zeros((ROWS,), tl.int32)
@@ -50,7 +52,7 @@ def _nearest(u, books, norms, ROWS: tl.constexpr, DP: tl.constexpr, E: tl.conste
 
 
 @triton.jit
-def _descend_kernel(pull, value, codes, change, scales, h, books, norms, rows, value_stride,
+def _descend_kernel(residual_h, value, codes, change, scales, h, books, norms, rows, value_stride,
                     width, first, groups: tl.constexpr, D: tl.constexpr, DP: tl.constexpr,
                     E: tl.constexpr, CHUNK: tl.constexpr, BOOKS: tl.constexpr, PASSES: tl.constexpr,
                     ROWS: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
@@ -69,7 +71,9 @@ def _descend_kernel(pull, value, codes, change, scales, h, books, norms, rows, v
         at = r[:, None] * width + (base + j)[None, :]
         value_at = value + r[:, None] * value_stride + (base + j)[None, :]
         before = tl.load(value_at, mask=cells, other=0.0)
-        target = tl.load(pull + at, mask=cells, other=0.0) / s
+        # The loss in this group's value q is s² q M qᵀ - 2 s² t q + const, t = P / s + before M: P
+        # has the present value taken off already, which is about to be replaced.
+        target = tl.load(residual_h + at, mask=cells, other=0.0) / s
         target += tl.dot(before, metric, input_precision="ieee")
         current = before
         for _ in range(PASSES):
@@ -77,20 +81,23 @@ def _descend_kernel(pull, value, codes, change, scales, h, books, norms, rows, v
                 code_at = codes + (k * rows + r) * groups + g
                 book = books + k * E * DP
                 code = tl.load(code_at, mask=alive, other=0)
+                # The group's value without this codebook: its entries must reach what is left.
                 others = current - tl.load(book + code[:, None] * DP + j[None, :])
                 u = target - tl.dot(others, metric, input_precision="ieee")
                 best = _nearest(u, book, norms + ((first + g) * BOOKS + k) * E,
                                 ROWS, DP, E, CHUNK)  # fmt: skip
+                # A program's threads share rows: none may write a code that another still reads.
                 tl.debug_barrier()
                 tl.store(code_at, best, mask=alive)
                 current = others + tl.load(book + best[:, None] * DP + j[None, :])
                 tl.debug_barrier()
+        # P = (W - Ŵ) H follows the change of Ŵ at all columns of the block.
         delta = (current - before) * s
         tl.store(value_at, current, mask=cells)
         tl.store(change + at, delta, mask=cells)
         answer = tl.load(own_rows + column[None, :],
                          mask=(j < D)[:, None] & (column < width)[None, :], other=0.0)  # fmt: skip
-        everywhere = pull + r[:, None] * width + column[None, :]
+        everywhere = residual_h + r[:, None] * width + column[None, :]
         rest = tl.load(everywhere, mask=wide, other=0.0)
         tl.debug_barrier()
         rest -= tl.dot(delta, answer, input_precision="ieee")
@@ -117,11 +124,13 @@ def _feedback_kernel(left, codes, errors, inverses, factor, books, norms, rows, 
         turned = tl.load(inverse_at + j[None, :] * D + j[:, None], mask=square, other=0.0)
         at = r[:, None] * width + (base + j)[None, :]
         target = tl.load(left + at, mask=cells, other=0.0)
+        # t U⁻¹ U⁻ᵀ: the target in the metric of the group's choice.
         half = tl.dot(target, inverse, input_precision="ieee")
         u = tl.dot(half, turned, input_precision="ieee")
         best = _nearest(u, books, norms + g * E, ROWS, DP, E, CHUNK)
         tl.store(codes + r * groups + g, best, mask=alive)
         value = tl.load(books + best[:, None] * DP + j[None, :])
+        # The columns after the group take the error (t - q) U⁻¹ times U's rows of this group.
         error = tl.dot(target - value, inverse, input_precision="ieee")
         tl.store(errors + at, error, mask=cells)
         answer = tl.load(factor + (base + j)[:, None] * width + column[None, :],
@@ -141,7 +150,7 @@ def serves(device: torch.device, codebooks: list[Tensor]) -> bool:
 
 
 def descend_groups(
-    pull: Tensor,
+    residual_h: Tensor,
     value: Tensor,
     codes: list[Tensor],
     scales: Tensor,
@@ -153,7 +162,7 @@ def descend_groups(
     """Let every codebook choose anew for ``groups`` of a block of columns, one after another.
 
     Args:
-        pull: ``(W - Ŵ) H`` at the block's columns, ``(rows, columns)``, contiguous;
+        residual_h: ``(W - Ŵ) H`` at the block's columns, ``(rows, columns)``, contiguous;
             kept up to date.
         value: decoded weights at the block's columns, ``(rows, columns)``; kept up to date.
         codes: for each codebook that covers all of ``groups``, ``(rows, groups)``;
@@ -167,15 +176,15 @@ def descend_groups(
     Returns:
         What changed in Ŵ, ``(rows, columns)``; zero outside ``groups``.
     """
-    (rows, width), d = pull.shape, codebooks[0].shape[1]
+    (rows, width), d = residual_h.shape, codebooks[0].shape[1]
     first, count = groups[0], groups[1] - groups[0]
     books = _padded(codebooks)
     metrics = _diagonal_blocks(second_moment, d)
     norms = torch.stack([_norms(codebook, metrics, books.shape[1]) for codebook in codebooks], 1)
     stacked = torch.stack(codes).to(torch.int32)
-    change = torch.zeros_like(pull)
+    change = torch.zeros_like(residual_h)
     _descend_kernel[(triton.cdiv(rows, ROWS),)](
-        pull, value, stacked, change, scales.contiguous(), second_moment, books, norms,
+        residual_h, value, stacked, change, scales.contiguous(), second_moment, books, norms,
         rows, value.stride(0), width, first, groups=count,
         D=d, DP=books.shape[2], E=books.shape[1], CHUNK=min(_CHUNK, books.shape[1]),
         BOOKS=len(codebooks), PASSES=passes, ROWS=ROWS, WIDTH=max(16, _power_of_two(width)),

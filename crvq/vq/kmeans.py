@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from crvq.vq.compiled import compiled_search_for
 from crvq.vq.tiles import tiles
 
 # A lost centroid's new place is sought among so many vectors an entry.
@@ -22,13 +23,33 @@ def nearest_centroids(vectors: Tensor, weights: Tensor, centroids: Tensor) -> tu
     Returns:
         Indices ``(n,)`` and the weighted squared distances ``(n,)``.
     """
-    indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
-    distances = torch.empty(len(vectors), dtype=vectors.dtype, device=vectors.device)
+    return _nearest(_terms(vectors, weights), centroids)
+
+
+def _terms(vectors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """What of the distances ``Σ_a h_a (x_a - c_a)²`` does not depend on the centroids.
+
+    ``h_a`` and ``-2 h_a x_a``, the factors of ``c_a²`` and ``c_a``, ``(n, 2 d)``; and
+    ``Σ_a h_a x_a²``, ``(n,)``.
+    """
+    factors = torch.cat([weights, -2 * weights * vectors], 1)
+    return factors, (weights * vectors.square()).sum(1)
+
+
+def _nearest(terms: tuple[Tensor, Tensor], centroids: Tensor) -> tuple[Tensor, Tensor]:
+    factors, own = terms
+    indices = torch.empty(len(factors), dtype=torch.int64, device=factors.device)
+    distances = torch.empty_like(own)
     basis = torch.cat([centroids.square(), centroids], 1).T.contiguous()
-    for part in tiles(len(vectors), len(centroids), vectors.device):
-        x, h = vectors[part], weights[part]
-        least, indices[part] = (torch.cat([h, -2 * h * x], 1) @ basis).min(1)
-        distances[part] = least + (h * x.square()).sum(1)
+    compiled = compiled_search_for(factors.device)
+    # The kernel holds no scores, so it needs no tiles.
+    width = len(centroids) if compiled is None else 1
+    for part in tiles(len(factors), width, factors.device):
+        if compiled is None:
+            least, indices[part] = (factors[part] @ basis).min(1)
+        else:
+            indices[part], least = compiled.nearest_rows(factors[part], basis)
+        distances[part] = least + own[part]
     return indices, distances.clamp_min_(0)
 
 
@@ -60,11 +81,11 @@ def kmeans(
     sample = max(sample, 4 * entries)
     drawn = torch.randperm(count, generator=generator)[: min(sample, count)].to(vectors.device)
     x, h = vectors[drawn], weights[drawn].clamp_min(torch.finfo(torch.float32).tiny)
-    centroids = x[:entries].clone()
+    centroids, terms, weighted = x[:entries].clone(), _terms(x, h), h * x
     for _ in range(iterations):
-        indices, distances = nearest_centroids(x, h, centroids)
+        indices, distances = _nearest(terms, centroids)
         mass = torch.zeros_like(centroids).index_add_(0, indices, h)
-        mean = torch.zeros_like(centroids).index_add_(0, indices, h * x)
+        mean = torch.zeros_like(centroids).index_add_(0, indices, weighted)
         empty = torch.bincount(indices, minlength=entries) == 0
         centroids = torch.where(empty[:, None], centroids, mean / mass.clamp_min(1e-38))
         lost = empty.nonzero()[:, 0]

@@ -23,6 +23,8 @@ def inverse_factor(
     Returns:
         U, or None where ``M + ridge I`` is not positive definite.
     """
+    # LAPACK factors M = L Lᵀ with L lower triangular, but R is upper triangular. Reversing rows and
+    # columns turns one into the other: with J the reversal, J M J = L Lᵀ gives R = J L J.
     work = permuted(matrix, order.flip(0), dtype)
     work.diagonal().add_(ridge)
     failed = torch.empty((), dtype=torch.int32, device=work.device)
@@ -30,6 +32,8 @@ def inverse_factor(
     torch.linalg.cholesky_ex(work.mT, out=(work.mT, failed))
     if bool(failed):
         return None
+    # work is now Lᵀ, and inverted L⁻ᵀ = J Uᵀ J. Reversing all elements of a matrix reverses rows
+    # and columns, which leaves Uᵀ.
     invert_upper_(work)
     _reverse_(work.view(-1))
     return work.mT
@@ -53,9 +57,12 @@ def invert_upper_(triangle: Tensor) -> None:
         identity = torch.eye(size, dtype=triangle.dtype, device=triangle.device)
         triangle.copy_(torch.linalg.solve_triangular(triangle, identity, upper=True))
         return
+    # The halves first, as the corner's formula wants their inverses; they end where they began.
     half = size // 2
     invert_upper_(triangle[:half, :half])
     invert_upper_(triangle[half:, half:])
+    # A⁻¹ B by columns, then (A⁻¹ B) C⁻¹ by rows: each tile is replaced by its own product, so that
+    # the only temporary is one tile.
     corner = triangle[:half, half:]
     for columns in tiles(size - half, half, triangle.device):
         corner[:, columns] = triangle[:half, :half] @ corner[:, columns]

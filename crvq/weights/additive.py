@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.alternate import storable_scales
 from crvq.vq.codebook_storage import CodebookDtype, load_codebook, round_codebook, store_codebook
+from crvq.vq.scale_solve import storable_scales
 from crvq.weights.entropy import code_entropy_bits
 from crvq.weights.fields import Field, FormatError, Sizes, index_bits
 from crvq.weights.quantized import QuantizedWeight

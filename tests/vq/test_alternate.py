@@ -7,12 +7,13 @@ import torch
 
 from crvq.vq import alternate as module
 from crvq.vq import tiles
-from crvq.vq.alternate import AlternationSettings, alternate, storable_scales
+from crvq.vq.alternate import AlternationSettings, alternate
 from crvq.vq.codebook_storage import load_codebook, round_codebook, store_codebook
 from crvq.vq.coded_linear import coded_linear
 from crvq.vq.curvature import Curvature
 from crvq.vq.importance import row_scales
 from crvq.vq.initial_codebooks import initial_codebooks
+from crvq.vq.scale_solve import storable_scales
 from tests.vq.coded_examples import naive_loss, second_moment
 
 SEARCHES = ["descent", "feedback_start", "feedback"]
@@ -43,14 +44,12 @@ def stored_loss(linear, codebooks, dtype):
 @pytest.mark.parametrize("search", SEARCHES)
 def test_losses_fall_and_the_last_is_that_of_the_stored_parts(search, dtype):
     linear, codebooks = start()
-    told = []
     settings = AlternationSettings(search=search, beam=2, codebook_dtype=dtype)
-    done = alternate([linear], codebooks, settings, lambda *round_: told.append(round_))
+    done = alternate([linear], codebooks, settings)
     course = done.losses
     assert all(b <= a * (1 + 1e-5) for a, b in pairwise(course[:-1]))
     assert course[-1] <= course[-2] * (1.001 if dtype == "float16" else 1.05)
-    assert done.rounds == len(course) - 2 == len(told)
-    assert told == list(enumerate(course[1:-1], 1))
+    assert done.rounds == len(course) - 2
     assert course[-1] == pytest.approx(stored_loss(linear, done.codebooks, dtype), rel=1e-4)
     assert course[-1] < 0.8 * course[0]
 

@@ -163,7 +163,7 @@ def test_values_are_summed_by_entry():
     linear, _codebooks = random_linear(coverage=(4, 1), entries=(4, 3))
     values = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     total = torch.zeros(7, 2, dtype=torch.float64)
-    codebook_solve._add_by_entry(total, values, linear, slice(None), [4, 3])
+    codebook_solve.add_by_entry(total, values, linear, slice(None), [4, 3])
     expected = torch.zeros(7, 2, dtype=torch.float64)
     for k, offset in ((0, 0), (1, 4)):
         for row in range(6):

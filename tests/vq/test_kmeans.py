@@ -113,13 +113,13 @@ def test_centroids_without_vectors_move_to_the_worst_served():
 def test_only_a_sample_is_looked_at(monkeypatch):
     x, h = cloud(1000, 2)
     seen = []
-    real = module.nearest_centroids
+    real = module._nearest
 
-    def spy(vectors, weights, centroids):
-        seen.append(len(vectors))
-        return real(vectors, weights, centroids)
+    def spy(terms, centroids):
+        seen.append(len(terms[1]))
+        return real(terms, centroids)
 
-    monkeypatch.setattr(module, "nearest_centroids", spy)
+    monkeypatch.setattr(module, "_nearest", spy)
     kmeans(x, h, 4, 2, seeded(), sample=50)
     kmeans(x, h, 20, 1, seeded(), sample=50)
     assert seen == [50, 50, 80], "the sample, or four vectors an entry"

@@ -1,0 +1,52 @@
+"""Whether code search can run in compiled CPU kernels here, and how they share out threads."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from types import ModuleType
+
+import torch
+
+# Below this many rows a part costs more to hand over than to compute.
+_LEAST_ROWS = 16
+
+
+def compiled_search_for(device: torch.device) -> ModuleType | None:
+    """Return `crvq.vq.compiled_search` if ``device`` is a CPU and numba works, else None.
+
+    ``CRVQ_COMPILED=0`` turns the kernels off, to compare them with the torch search.
+    """
+    return _compiled_search() if device.type == "cpu" else None
+
+
+@cache
+def _compiled_search() -> ModuleType | None:
+    if os.environ.get("CRVQ_COMPILED") == "0":
+        return None
+    try:
+        # Here and not at the top: importing numba takes as long as importing numpy and pandas.
+        return importlib.import_module("crvq.vq.compiled_search")
+    except ImportError:
+        # Not installed, or too old for this numpy: the torch search does the same, slower.
+        return None
+
+
+def over_rows(work: Callable[[int, int], None], rows: int) -> None:
+    """Call ``work(first, last)`` on parts of ``rows``, one part for each of torch's threads.
+
+    ``work`` must release Python's lock and treat each row by itself, so that the result depends
+    neither on the number of threads nor on where the parts begin. Threads are started for each
+    call (a call takes milliseconds, a start microseconds): a pool that outlives the call would
+    hang in a forked process.
+    """
+    parts = max(1, min(torch.get_num_threads(), rows // _LEAST_ROWS))
+    if parts == 1:
+        work(0, rows)
+        return
+    edges = [rows * part // parts for part in range(parts + 1)]
+    with ThreadPoolExecutor(parts) as pool:
+        list(pool.map(work, edges[:-1], edges[1:]))
