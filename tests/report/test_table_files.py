@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 from crvq.report.paper_table import Column, PaperTable
 from crvq.report.table_files import (
     escape_latex,
+    inert_cell,
     to_csv,
     to_latex,
     to_markdown,
@@ -145,3 +146,38 @@ def test_files_of_tables_without_rows_do_not_stay(tmp_path, notes):
     if notes:
         assert "said why" in (tmp_path / "t_1.md").read_text()
         assert "said why" in (tmp_path / "t_1.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+A1",
+        "-A1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "  =1",
+        '=HYPERLINK("http://x","y")',
+        "+.5 bits",
+    ],
+)
+def test_no_cell_is_a_formula_to_a_spreadsheet(text):
+    table = table_of(text, "plain")
+    read = pd.read_csv(io.StringIO(to_csv(table)), dtype=str, keep_default_na=False)
+    assert read["name"].tolist() == [f"'{text}".replace("\r", "\n"), "plain"]
+    assert inert_cell(inert_cell(text)) == inert_cell(text)
+
+
+def test_numbers_are_no_formulas():
+    frame = table_of("a").frame.assign(ppl=[-0.5], name=["-1.25e-05"])
+    read = pd.read_csv(io.StringIO(to_csv(table_of("a", frame=frame))))
+    assert read["ppl"].tolist() == [-0.5]
+    assert read["name"].tolist() == [-1.25e-05]
+
+
+def test_a_head_is_no_formula():
+    table = table_of("a")
+    frame = table.frame.rename(columns={"name": "=cmd"})
+    table = table_of("a", frame=frame, columns=(Column("=cmd", "x"),))
+    assert to_csv(table).splitlines()[0] == "'=cmd"
