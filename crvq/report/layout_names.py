@@ -43,7 +43,7 @@ def layout_name(row: dict[Any, Any], *, ratio: bool = True) -> str:
     """The method and its layout; the method alone where its notation is not known.
 
     Args:
-        row: of a frame with ``config.*`` columns.
+        row: of :func:`crvq.report.settings.over_seeds`.
         ratio: whether λ is named; without it all of a sweep of λ above zero share a name.
     """
     method = str(row["method"])
@@ -52,7 +52,7 @@ def layout_name(row: dict[Any, Any], *, ratio: bool = True) -> str:
         return method
     keys, write = known
     values = {key: _chosen(row, key) for key in keys}
-    if any(value is None or value != value for key, value in values.items() if key != "group_size"):
+    if any(value is None for key, value in values.items() if key != "group_size"):
         return method
     plain = {key: _plain(value) for key, value in values.items()}
     if not ratio and plain.get(_RATIO, "0") != "0":
@@ -109,10 +109,12 @@ _LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[_Params], str]]] = {
 
 
 def _chosen(row: dict[Any, Any], key: str) -> object:
-    """What a budget chose, where there is one; λ as asked: tables show what it comes to."""
-    used = row.get(f"effective.{key}")
-    asked = row.get(_PARAMS + key)
-    return asked if key == _RATIO or used is None or used != used else used
+    """What a budget chose, where there is one; λ as asked: tables show what it comes to.
+
+    A budget may choose null: a group size of null is whole rows.
+    """
+    asked, used = row["settings"].get(_PARAMS + key), row["effective_values"]
+    return used[key] if key != _RATIO and key in used else asked
 
 
 def _layout_columns(method: str) -> tuple[str, ...]:
@@ -121,6 +123,6 @@ def _layout_columns(method: str) -> tuple[str, ...]:
 
 
 def _plain(value: object) -> str:
-    if value is None or value != value:
+    if value is None:
         return ""
     return show(float(str(value))) if not isinstance(value, str) else value

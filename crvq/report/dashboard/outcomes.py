@@ -10,6 +10,8 @@ from crvq.tracking.json_values import flatten
 
 _DESCRIBE_THE_RUN = (
     "config",
+    "algorithm",
+    "reused",
     "attempts",
     "schema_version",
     "seeds",
