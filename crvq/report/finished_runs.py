@@ -200,7 +200,7 @@ def _on_device(runs: pd.DataFrame) -> pd.DataFrame:
     ]
     runs = runs.copy()
     runs[DEVICE] = kinds
-    runs["settings"] = settings
+    runs["settings"] = pd.Series(settings, index=runs.index)
     return runs
 
 

@@ -52,7 +52,7 @@ def finetuning_table(runs: pd.DataFrame) -> PaperTable:
             for one in settings["settings"]
         ]
         untuned = settings.copy()
-        untuned["settings"] = bare
+        untuned["settings"] = pd.Series(bare, index=untuned.index)
         settings["label"] = name_settings(untuned)
         names = settings.groupby("group")["label"].first()
         settings["label"] = settings["group"].map(names)
