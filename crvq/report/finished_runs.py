@@ -53,7 +53,8 @@ def finished_runs(records: pd.DataFrame) -> pd.DataFrame:
     runs = _complete(records)
     if runs.empty:
         return runs
-    runs = runs[~_is_older(runs)].reset_index(drop=True)
+    runs = runs[~_is_older(runs)]
+    runs = runs.sort_values("started", kind="stable").reset_index(drop=True)  # whatever their ids
     absent = [name for name in _OPTIONAL if name not in runs]
     runs = runs.assign(**dict.fromkeys(absent))
     runs = add_accuracies(add_perplexities(_on_device(runs)))
