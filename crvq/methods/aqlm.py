@@ -48,6 +48,7 @@ class AqlmMethod(LinearByLinear[AqlmParams]):
     """
 
     Params: ClassVar[type[StrictModel]] = AqlmParams
+    uses_solver: ClassVar[bool] = True
 
     def quantize_linear(self, linear: LinearInput) -> Rounded:
         """Fit codebooks, codes and scales."""

@@ -78,7 +78,7 @@ def fit_layout(
     raise BudgetError(
         f"budget.bits={bits:g}: the method cannot come to that on this model, everything counted; "
         f"the nearest that it can reach is {nearest:.3f} bits a weight. Set "
-        f"budget.bits={nearest:.3f}, or budget.out_of_reach=nearest, or budget=layout and the "
+        f"budget.bits={nearest:.3f}, or budget.if_infeasible=nearest, or budget=layout and the "
         "method's own parameters",
         nearest,
     )

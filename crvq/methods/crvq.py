@@ -38,6 +38,7 @@ class CrvqMethod:
     """
 
     Params: ClassVar[type[StrictModel]] = CrvqParams
+    uses_solver: ClassVar[bool] = True
     quantizes: ClassVar[bool] = True
 
     def __init__(self, params: CrvqParams, seed: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from crvq.config.strict import NeutralAt
 from crvq.methods.additive_params import AdditiveParams
 from crvq.vq.channel_order import ReorderPolicy, RoundingPolicy
 from crvq.vq.importance import importance_names
@@ -33,7 +34,7 @@ class CrvqParams(AdditiveParams):
         description="who shares codebooks: nobody (the paper), a block's linears, or all linears "
         "of a kind",
     )
-    warm_start: bool = Field(
+    warm_start: Annotated[bool, NeutralAt(False)] = Field(
         False,
         description="codebook_scope=linear: a linear's codebooks start from those of its kind in "
         "the block before (after fine-tuning, if any) instead of k-means",

@@ -76,6 +76,10 @@ class Method(Protocol):
     Params: ClassVar[type[StrictModel]]
     quantizes: ClassVar[bool]
     """False for a method that leaves every weight alone (full precision)."""
+    revision: ClassVar[int] = 1
+    """Raise by one when the method's results change for the same parameters and seed."""
+    uses_solver: ClassVar[bool] = False
+    """Whether results depend on the shared solver (`crvq.vq.revision.SOLVER_REVISION`)."""
 
     def survey_blocks(self, count: int) -> Sequence[int]:
         """Indices of blocks that `survey` wants to see before the walk, of ``count``."""

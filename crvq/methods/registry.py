@@ -9,6 +9,7 @@ from typing import TypeVar
 from crvq.config.strict import StrictModel
 from crvq.errors import ConfigError
 from crvq.methods.method import Method
+from crvq.vq.revision import SOLVER_REVISION
 
 _METHODS: dict[str, type[Method]] = {}
 
@@ -65,6 +66,24 @@ def method_quantizes(name: str) -> bool:
         ConfigError: no such method.
     """
     return _find(name).quantizes
+
+
+def algorithm_revisions(name: str) -> dict[str, int]:
+    """Return the revisions of everything that a method's results depend on.
+
+    Part of a run's identity: results of different revisions must not be mixed.
+
+    Returns:
+        ``{"crvq": 1, "solver": 2}``; "solver" only for methods that use the shared solver.
+
+    Raises:
+        ConfigError: no such method.
+    """
+    method = _find(name)
+    revisions = {name: getattr(method, "revision", 1)}
+    if getattr(method, "uses_solver", False):
+        revisions["solver"] = SOLVER_REVISION
+    return revisions
 
 
 def create_method(name: str, params: StrictModel, seed: int) -> Method:

@@ -7,23 +7,18 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 from crvq.checkpoint import BlockStore
 from crvq.config import EvalConfig, PerplexityConfig, RunConfig
 from crvq.errors import CheckpointError, ConfigError
 from crvq.methods.registry import method_quantizes
-from crvq.models.load import load_model
-from crvq.models.precision import resolve_activation_dtype
-from crvq.pipeline.device import device_name, resolve_device
-from crvq.pipeline.fingerprint import weights_digest
-from crvq.pipeline.measure import Evaluation
+from crvq.pipeline.context import RunContext, prepare
+from crvq.pipeline.device import device_name
+from crvq.pipeline.evaluate import Evaluation
+from crvq.pipeline.failures import stopped_by_signals
 from crvq.pipeline.missing import is_empty, missing_evaluation, with_added
-from crvq.pipeline.restore import restore_model
-from crvq.pipeline.run_folder import recorded_config
-from crvq.pipeline.subject import Subject
-from crvq.pipeline.texts import read_texts
-from crvq.sources.cache import cache_folder
+from crvq.pipeline.repair import repair_blocks
+from crvq.pipeline.run_folder import CHECKPOINT, recorded_config
+from crvq.pipeline.stored_model import restore_model
 from crvq.tracking.environment import environment
 from crvq.tracking.events import Listeners
 from crvq.tracking.json_values import to_json
@@ -33,24 +28,22 @@ from crvq.tracking.progress import ProgressBar
 from crvq.tracking.record import RunRecord
 from crvq.tracking.record_schema import AddedEvaluation, load_record
 
-CHECKPOINT = "checkpoint"
-
 
 def missing_here(folder: Path, asked: RunConfig) -> EvalConfig:
     """What of ``asked.eval`` the finished run in ``folder`` lacks.
 
     Raises:
-        ConfigError: the run is not over and well, or its record is of another version.
+        ConfigError: the run is not finished, or its record is of another version.
     """
     record = load_record(folder)
     if record.status != "complete":
         raise ConfigError(
             f"eval_only={folder}: this run is {record.status}, and only finished ones can be "
-            "measured again; run the command that started it once more: it goes on from there"
+            "measured again; run the command that started it once more: it resumes"
         )
     config = recorded_config(record)
     quantizes = method_quantizes(config.method)
-    return missing_evaluation(record, config.eval, asked.eval, quantizes, anew=asked.force)
+    return missing_evaluation(record, config.eval, asked.eval, quantizes, again=asked.force)
 
 
 def nothing_missing(folder: Path, asked: RunConfig) -> bool:
@@ -59,7 +52,7 @@ def nothing_missing(folder: Path, asked: RunConfig) -> bool:
 
 
 def with_recorded_evaluation(folder: Path, asked: RunConfig) -> RunConfig:
-    """``asked``, to be run anew, with all that the finished run in ``folder`` has measured."""
+    """Return ``asked``, to be run again, with all that the finished run has measured."""
     todo = missing_here(folder, asked)
     recorded = recorded_config(load_record(folder)).eval
     return asked.model_copy(update={"eval": with_added(recorded, todo)})
@@ -70,18 +63,18 @@ def is_measurable(folder: Path) -> bool:
     if not method_quantizes(load_record(folder).method):
         return True
     try:
-        return BlockStore.read(folder / CHECKPOINT).whole_blocks() > 0
+        return bool(BlockStore.read(folder / CHECKPOINT).intact_blocks())
     except CheckpointError:
         return False
 
 
-def add_evaluation(folder: Path, asked: RunConfig) -> Path:
+def add_evaluation(folder: Path, asked: RunConfig) -> bool:
     """Measure what ``asked.eval`` has beyond a finished run's record, and add it there.
 
     The model is loaded as the record says and its packed blocks are put in place; digests prove
-    that both are those of the run. Each result is written as it comes; what was measured before
-    stays, and an error leaves the record complete. ``added_evaluations`` says what was added,
-    when, and with which versions.
+    that both are those of the run, and damaged blocks are quantized again. Each result is written
+    as it comes; what was measured before stays, and an error leaves the record complete.
+    ``added_evaluations`` says what was added, when, and with which versions.
 
     Args:
         folder: of the finished run.
@@ -89,33 +82,32 @@ def add_evaluation(folder: Path, asked: RunConfig) -> Path:
             else is the recorded run's.
 
     Returns:
-        The folder; nothing is loaded if nothing is missing.
+        Whether anything was missing; nothing is loaded otherwise.
 
     Raises:
-        ConfigError: the run is not over, or measurements that its model cannot take.
-        CheckpointError: packed blocks are missing, damaged or another run's; or the model's
-            weights are no longer those that were quantized.
+        ConfigError: the run is not finished, or measurements that its model cannot take.
+        CheckpointError: packed blocks are missing, or damaged and not to be made again here, or
+            another run's; or the model's weights are no longer those that were quantized.
     """
     todo = missing_here(folder, asked)
     if is_empty(todo):
-        return folder
+        return False
     config = recorded_config(load_record(folder))
-    device = resolve_device(asked.device)
-    activation_dtype = resolve_activation_dtype(
-        asked.activation_dtype, device, getattr(torch, config.model.dtype)
-    )
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
     begun = time.perf_counter()
+    texts = todo.model_copy(update={"perplexity": _texts_needed(todo, asked.eval)})
+    context = prepare(config.model_copy(update={"eval": texts}), asked)
+    evaluation = Evaluation(todo, context)
+    record = RunRecord.reopen(folder)
     with ExitStack() as stack:
         log = stack.enter_context(RunLog(folder))
-        record = RunRecord.reopen(folder)
+        stack.enter_context(stopped_by_signals(lambda: None))
         progress = stack.enter_context(ProgressBar())
         mirror = stack.enter_context(
             Mirror(asked.tracking, folder, folder.name, record.data["config"])
         )
         listener = Listeners(log, progress, mirror)
-        _measure(config, asked, todo, device, activation_dtype, record, listener)
+        context.open(record, listener, folder)
+        _measure(context, evaluation, record)
         merged = to_json(with_added(config.eval, todo))
         record.set("config", {**record.data["config"], "eval": merged})
         added = AddedEvaluation.model_validate(
@@ -124,54 +116,40 @@ def add_evaluation(folder: Path, asked: RunConfig) -> Path:
                 "added": _names(todo),
                 "at": datetime.now(UTC),
                 "seconds": time.perf_counter() - begun,
-                "device": str(device),
-                "device_name": device_name(device),
-                "activation_dtype": str(activation_dtype).removeprefix("torch."),
+                "device": str(context.device),
+                "device_name": device_name(context.device),
+                "activation_dtype": str(context.activation_dtype).removeprefix("torch."),
             }
         )
         record.set("added_evaluations", [*record.data["added_evaluations"], added])
         listener.finished(record.data)
-    return folder
+    return True
 
 
-def _measure(
-    config: RunConfig,
-    asked: RunConfig,
-    todo: EvalConfig,
-    device: torch.device,
-    activation_dtype: torch.dtype,
-    record: RunRecord,
-    listener: Listeners,
-) -> None:
-    cache = cache_folder(asked.cache_dir)
-    quantizes = method_quantizes(config.method)
-    loaded = load_model(config.model, cache, device)
-    weights = weights_digest(loaded.model)
-    store = _store(record, weights) if quantizes else None
-    with_text = todo.model_copy(update={"perplexity": _texts_needed(todo, asked.eval)})
-    texts = read_texts(
-        config.model_copy(update={"eval": with_text}), loaded, cache, calibrates=quantizes
-    )
-    subject = Subject(loaded, weights, texts.evaluation, activation_dtype, cache, record, listener)
-    evaluation = Evaluation(todo, subject, quantizes=store is not None)
+def _measure(context: RunContext, evaluation: Evaluation, record: RunRecord) -> None:
+    store = _store(record, context.weights) if context.method.quantizes else None
     evaluation.full_precision()
-    if store is not None:
-        restore_model(loaded.model, store, config.model.skip_linears)
-        evaluation.quantized()
+    if store is None:
+        return
+    if not repair_blocks(record.folder, context):
+        restore_model(context.model, store, context.config.model.skip_linears)
+    evaluation.quantized()
 
 
 def _store(record: RunRecord, weights: str) -> BlockStore:
-    """The run's packed blocks, proven to be the record's and of this model."""
+    """Return the run's packed blocks, proven to be the record's and of this model."""
     store = BlockStore.read(record.folder / CHECKPOINT)
     if store.digest() != record.data["result_digest"]:
         raise CheckpointError(
-            f"{store.folder} does not hold the blocks that {record.path} tells of (result_digest "
-            "differs); run the command that made it with force=true"
+            f"{store.folder} does not hold the blocks that {record.path} describes (result_digest "
+            "differs); run the command that made the run with force=true: the present record is "
+            "kept until the new one is complete"
         )
     if store.fingerprint.get("weights_sha256") != weights:
         raise CheckpointError(
             f"the model that {record.path} names no longer has the weights that were quantized "
-            "(their SHA-256 differs); put the old ones back, or quantize anew with force=true"
+            "(their SHA-256 differs); put the old ones back, or quantize the new ones with "
+            "force=true"
         )
     return store
 

@@ -14,7 +14,7 @@ from crvq.methods.budget import BudgetError, FitsBudget
 def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShape]) -> Method:
     """The method with the parameters that its rule finds for the budget; itself without one.
 
-    With ``budget.out_of_reach=nearest`` a budget out of reach becomes the nearest in reach.
+    With ``budget.if_infeasible=nearest`` a budget out of reach becomes the nearest in reach.
 
     Raises:
         ConfigError: the method has no rule, or the budget is out of its reach (`BudgetError`).
@@ -29,7 +29,7 @@ def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShap
     try:
         fitted = method.fit_budget(config.budget.bits, shapes)
     except BudgetError as error:
-        if config.budget.out_of_reach == "error":
+        if config.budget.if_infeasible == "error":
             raise
         fitted = method.fit_budget(error.nearest, shapes)
     return create_method(config.method, fitted, config.seed)

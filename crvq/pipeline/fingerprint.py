@@ -10,9 +10,12 @@ from torch import Tensor
 
 from crvq.config import RunConfig
 from crvq.models.digest import tensor_digest, weights_digest
-from crvq.tracking.run_id import quantization_fingerprint_config
+from crvq.tracking.run_id import algorithm
 
-__all__ = ["derived_seed", "fingerprint", "tensor_digest", "weights_digest"]
+__all__ = ["ROUNDING_ONLY", "derived_seed", "fingerprint", "tensor_digest", "weights_digest"]
+
+ROUNDING_ONLY = frozenset({"threads", "torch"})
+"""Keys of a fingerprint that change only how sums round: a run resumes although they differ."""
 
 
 def fingerprint(
@@ -23,7 +26,7 @@ def fingerprint(
     device_type: str = "cpu",
     fitted: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What packed blocks depend on; blocks are gone on from only if all of it is equal.
+    """Return all that packed blocks depend on; a run resumes only if the fingerprints match.
 
     Args:
         config: the run's.
@@ -33,20 +36,19 @@ def fingerprint(
         device_type: where blocks are quantized.
         fitted: parameters that a budget changed: its rule may not be what it was.
     """
-    # device=auto may have come to something else; a CPU's blocks are told as they always were.
-    elsewhere = {} if device_type == "cpu" else {"device_type": device_type}
     return {
-        **quantization_fingerprint_config(config),
+        **config.identity(),
+        "algorithm": algorithm(config),
         "weights_sha256": weights,
         "calibration_tokens_sha256": tensor_digest(windows),
         "activation_dtype": str(activation_dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        **elsewhere,
+        "device_type": device_type,
         **({"fitted": fitted} if fitted else {}),
     }
 
 
 def derived_seed(seed: int, name: str) -> int:
-    """A seed of its own for each named thing, whatever came before it."""
+    """Return a seed of its own for each named thing, whatever was drawn before it."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7], "big")

@@ -7,7 +7,7 @@ from crvq.tracking.record_schema import Record
 
 
 def missing_evaluation(
-    record: Record, done: EvalConfig, wanted: EvalConfig, quantizes: bool, anew: bool = False
+    record: Record, done: EvalConfig, wanted: EvalConfig, quantizes: bool, again: bool = False
 ) -> EvalConfig:
     """What of ``wanted`` is not in ``record``.
 
@@ -19,14 +19,14 @@ def missing_evaluation(
         done: its eval group.
         wanted: what is asked for now.
         quantizes: whether the run's method quantizes.
-        anew: whether to measure again what is there.
+        again: whether to measure again what is there.
     """
     missing = {
-        name: None if getattr(done, name) == getattr(wanted, name) and not anew else asked
+        name: None if getattr(done, name) == getattr(wanted, name) and not again else asked
         for name, asked in wanted
     }
     names = {
-        name: name if anew else _own_name(name, dataset, done.perplexity)
+        name: name if again else _own_name(name, dataset, done.perplexity)
         for name, dataset in wanted.perplexity.items()
     }
     which = "quantized" if quantizes else "full_precision"
@@ -35,15 +35,15 @@ def missing_evaluation(
         for name, dataset in wanted.perplexity.items()
         # A value whose dataset is not in ``done`` is left from an attempt that failed later on:
         # nobody can say by which protocol it was taken.
-        if anew
+        if again
         or names[name] not in done.perplexity
         or getattr(record.perplexity.get(names[name]), which, None) is None
     }
-    missing["zero_shot"] = _tasks_missing(done.zero_shot, wanted.zero_shot, anew)
+    missing["zero_shot"] = _tasks_missing(done.zero_shot, wanted.zero_shot, again)
     missing["agreement"] = None
     if quantizes and wanted.agreement is not None and wanted.agreement_dataset is not None:
         dataset, most = names[wanted.agreement_dataset], wanted.agreement.max_windows
-        if anew or not _agreement_is_known(record, dataset, most):
+        if again or not _agreement_is_known(record, dataset, most):
             missing["agreement"] = wanted.agreement.model_copy(update={"dataset": dataset})
     return wanted.model_copy(update=missing)
 
@@ -65,10 +65,10 @@ def with_added(done: EvalConfig, added: EvalConfig) -> EvalConfig:
 
 
 def _tasks_missing(
-    done: ZeroShotConfig | None, wanted: ZeroShotConfig | None, anew: bool
+    done: ZeroShotConfig | None, wanted: ZeroShotConfig | None, again: bool
 ) -> ZeroShotConfig | None:
     """The zero-shot tasks that were not measured yet, or were put in another way."""
-    if done is None or wanted is None or anew or not _put_alike(done, wanted):
+    if done is None or wanted is None or again or not _put_alike(done, wanted):
         return wanted
     tasks = tuple(task for task in wanted.tasks if task not in done.tasks)
     return wanted.model_copy(update={"tasks": tasks}) if tasks else None

@@ -2,252 +2,168 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from crvq.checkpoint import BlockStore
 from crvq.config import RunConfig
-from crvq.errors import ConfigError, QuantizationError
-from crvq.finetune.windows import walk_windows
-from crvq.methods import Method, create_method
-from crvq.models.block_stream import BlockStream
-from crvq.models.blocks import find_blocks
-from crvq.models.load import LoadedModel, load_model
-from crvq.models.precision import resolve_activation_dtype
+from crvq.files.run_lock import RunLock
 from crvq.pipeline.add_evaluation import (
     add_evaluation,
     is_measurable,
     nothing_missing,
     with_recorded_evaluation,
 )
-from crvq.pipeline.budget import fitted_params, within_budget
+from crvq.pipeline.context import RunContext, prepare
 from crvq.pipeline.device import device_name, resolve_device
-from crvq.pipeline.distillation import WALK_FOLDER, EndToEndStage
-from crvq.pipeline.fingerprint import fingerprint, weights_digest
-from crvq.pipeline.measure import Evaluation
-from crvq.pipeline.out_of_memory import memory_advice
-from crvq.pipeline.run_folder import run_folder
-from crvq.pipeline.subject import Subject
-from crvq.pipeline.texts import RunTexts, read_texts
-from crvq.pipeline.walk import BlockWalk, linear_shapes
-from crvq.sources.cache import cache_folder
-from crvq.tracking.events import LayerRow, Listeners, RunListener
+from crvq.pipeline.evaluate import Evaluation
+from crvq.pipeline.failures import check_writable, stopped_by_signals, storage_advice
+from crvq.pipeline.quantize import UNQUANTIZED_BITS, quantize
+from crvq.pipeline.repair import repair_files
+from crvq.pipeline.run_folder import (
+    attempt_folder,
+    lock_file,
+    publish,
+    reference_folder,
+    run_folder,
+    settle,
+)
+from crvq.tracking.events import Listeners
 from crvq.tracking.log import RunLog
 from crvq.tracking.memory import PeakMemory
 from crvq.tracking.mirror import Mirror, check_tracking
 from crvq.tracking.progress import ProgressBar
 from crvq.tracking.record import RunRecord
-from crvq.weights.bits import BitCount
 
-# What a weight that is not quantized is counted at: half precision, as models are published.
-_UNQUANTIZED_BITS = 16
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """Where a run lies, and whether this call computed it."""
+
+    folder: Path
+    """With ``record.json``, ``layers.csv``, ``run.log`` and ``checkpoint/``."""
+    reused: bool
+    """Nothing was computed: a finished run held all that was asked for."""
 
 
 def run(config: RunConfig, sweep: str | None = None) -> Path:
-    """Quantize and evaluate as configured, but not what a complete record holds already.
+    """Run as :func:`execute` does, and return the run's folder."""
+    return execute(config, sweep).folder
 
-    What ``eval`` asks for beyond such a record is added to it without quantizing again.
+
+def execute(config: RunConfig, sweep: str | None = None) -> RunOutcome:
+    """Quantize and evaluate as configured, but nothing that a complete record holds already.
+
+    What ``eval`` asks for beyond such a record is added to it without quantizing again. A finished
+    run is never overwritten: a new attempt works in a folder next to it and replaces it when it is
+    complete; the replaced one is kept. A command that is refused leaves no trace.
 
     Args:
         config: the whole configuration, typed.
         sweep: name of the multirun that this run belongs to.
 
-    Returns:
-        The run's folder, with ``record.json``, ``layers.csv``, ``run.log`` and ``checkpoint/``.
-
     Raises:
-        CrvqError: whatever was wrong; the record holds it too.
+        CrvqError: whatever was wrong. If work had begun, the record holds it too.
     """
-    folder, anew = run_folder(config), None
-    if config.eval_only is not None:
-        return add_evaluation(folder, config)
-    if RunRecord.is_complete(folder) and not config.force:
-        if nothing_missing(folder, config) or is_measurable(folder):
-            return add_evaluation(folder, config)
-        # A kept record whose packed blocks are gone: quantize anew, measure all that it has.
-        config = with_recorded_evaluation(folder, config)
-        anew = "the packed blocks of the finished run are gone: quantizing anew"
-    # Everything about a run that can be refused without work is refused before its record opens.
+    folder = run_folder(config)
     check_tracking(config.tracking)
-    device = resolve_device(config.device)
-    activation_dtype = resolve_activation_dtype(
-        config.activation_dtype, device, getattr(torch, config.model.dtype)
+    resolve_device(config.device)
+    check_writable(folder.parent, "results_dir")
+    if config.reuse == "reference" and not config.force and not RunRecord.is_complete(folder):
+        reference = reference_folder(config)
+        if reference is not None and nothing_missing(reference, config):
+            return RunOutcome(reference, reused=True)
+    lock = RunLock(
+        lock_file(folder), wait=config.if_locked == "wait", on_wait=lambda line: _log.warning(line)
     )
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    method = create_method(config.method, config.method_params, config.seed)
+    if not folder.exists():
+        # Nothing is there to protect yet: refuse what can be refused before the first file.
+        context = prepare(config)
+        Evaluation(config.eval, context)
+        with lock, storage_advice(folder):
+            return _locked(config, folder, sweep, None if lock.waited else context)
+    with lock, storage_advice(folder):
+        return _locked(config, folder, sweep, None)
+
+
+def _locked(
+    config: RunConfig, folder: Path, sweep: str | None, context: RunContext | None
+) -> RunOutcome:
+    """Do what is missing, with the run's lock held."""
+    settle(folder)
+    message = None
+    if config.eval_only is not None:
+        return RunOutcome(folder, reused=not add_evaluation(folder, config))
+    if RunRecord.is_complete(folder) and not config.force:
+        repair_files(folder)
+        if nothing_missing(folder, config):
+            return RunOutcome(folder, reused=True)
+        if is_measurable(folder):
+            return RunOutcome(folder, reused=not add_evaluation(folder, config))
+        # A kept record without its packed blocks: quantize again, measure all that it has.
+        config = with_recorded_evaluation(folder, config)
+        context = None
+        message = "the packed blocks of the finished run are gone: quantizing again"
+    context = context or prepare(config)
+    evaluation = Evaluation(config.eval, context)
+    working = attempt_folder(folder, force=config.force)
+    _attempt(context, evaluation, working, folder.name, sweep, message)
+    replaced = publish(working, folder)
+    if replaced is not None:
+        _log.warning("the earlier result of this run is kept in %s", replaced)
+    return RunOutcome(folder, reused=False)
+
+
+def _attempt(
+    context: RunContext,
+    evaluation: Evaluation,
+    working: Path,
+    run_id: str,
+    sweep: str | None,
+    message: str | None,
+) -> None:
+    """Compute a run in ``working``, and leave a complete record there."""
+    config = context.config
     with ExitStack() as stack:
-        log = stack.enter_context(RunLog(folder))
-        record = RunRecord.start(folder, config, folder.name, sweep=sweep, fresh=config.force)
+        log = stack.enter_context(RunLog(working))
+        record = RunRecord.start(working, config, run_id, sweep=sweep)
+        stack.enter_context(stopped_by_signals(record.stop))
         stack.enter_context(record)
-        record.set("device", str(device))
-        record.set("device_name", device_name(device))
+        record.set("device", str(context.device))
+        record.set("device_name", device_name(context.device))
         record.set("threads", torch.get_num_threads())
         progress = stack.enter_context(ProgressBar())
         mirror = stack.enter_context(
-            Mirror(config.tracking, folder, folder.name, record.data["config"], sweep=sweep)
+            Mirror(config.tracking, working, run_id, record.data["config"], sweep=sweep)
         )
         listener = Listeners(record, log, progress, mirror)
-        if anew is not None:
-            listener.message(anew)
+        context.open(record, listener, working)
+        if message is not None:
+            listener.message(message)
         with PeakMemory() as memory:
-            _work(config, method, device, activation_dtype, record, listener)
+            _work(context, evaluation)
         record.set_peak_memory(memory.host_bytes, memory.gpu_bytes)
         record.complete()
         listener.finished(record.data)
-    return folder
 
 
-def _work(
-    config: RunConfig,
-    method: Method,
-    device: torch.device,
-    activation_dtype: torch.dtype,
-    record: RunRecord,
-    listener: RunListener,
-) -> None:
+def _work(context: RunContext, evaluation: Evaluation) -> None:
+    results = context.results
+    results.set("model_note", context.config.model.note)
+    results.set("full_precision_bits", float(UNQUANTIZED_BITS))
+    results.add_seconds("load", context.load_seconds)
     begun = time.perf_counter()
-    cache = cache_folder(config.cache_dir)
-    loaded = load_model(config.model, cache, device)
-    texts = read_texts(config, loaded, cache, calibrates=method.quantizes)
-    weights = weights_digest(loaded.model)
-    record.set("model_note", config.model.note)
-    record.set("full_precision_bits", float(_UNQUANTIZED_BITS))
-    record.add_seconds("load", time.perf_counter() - begun)
-
-    begun = time.perf_counter()
-    subject = Subject(loaded, weights, texts.evaluation, activation_dtype, cache, record, listener)
-    evaluation = Evaluation(config.eval, subject, quantizes=method.quantizes)
     evaluation.full_precision()
-    record.add_seconds("evaluate", time.perf_counter() - begun)
-    if not method.quantizes:
+    results.add_seconds("evaluate", time.perf_counter() - begun)
+    if not context.method.quantizes:
         return
-
-    _quantize(config, method, loaded, texts, weights, activation_dtype, cache, record, listener)
-
+    quantize(context)
     begun = time.perf_counter()
     evaluation.quantized()
-    record.add_seconds("evaluate", time.perf_counter() - begun)
-
-
-def _quantize(
-    config: RunConfig,
-    method: Method,
-    loaded: LoadedModel,
-    texts: RunTexts,
-    weights: str,
-    activation_dtype: torch.dtype,
-    cache: Path,
-    record: RunRecord,
-    listener: RunListener,
-) -> None:
-    assert texts.calibration is not None
-    distilled = _teacher(config, loaded, texts, weights, activation_dtype, cache, record, listener)
-    begun = time.perf_counter()
-    windows = walk_windows(texts.calibration, config.finetune, config.calibration)
-    device = next(loaded.model.parameters()).device
-    name, blocks = find_blocks(loaded.model)
-    shapes = linear_shapes(blocks, config.model.skip_linears)
-    if not shapes:
-        raise ConfigError(
-            f"model.skip_linears={list(config.model.skip_linears)} leaves no linear of {name} to "
-            "quantize; leave some, or set method=full_precision"
-        )
-    method = within_budget(config, method, shapes)
-    fitted = fitted_params(config, method)
-    store, dropped = BlockStore.open(
-        record.folder / ("checkpoint" if distilled is None else WALK_FOLDER),
-        fingerprint(config, weights, windows, activation_dtype, device.type, fitted),
-        fresh=config.force,
-    )
-    if dropped is not None:
-        listener.message(dropped)
-    done = store.whole_blocks()
-    record.keep_blocks(range(done))
-    if done:
-        listener.message(f"going on after {done} blocks that lie packed on disk")
-    stream = BlockStream(
-        loaded.model, blocks, windows, config.calibration.batch_size, activation_dtype
-    )
-    walk = BlockWalk(name, blocks, stream, method, store, config, listener)
-    record.set_effective(**{**fitted, **method.effective(shapes)})
-    walk.survey()
-    record.add_seconds("calibrate", time.perf_counter() - begun)
-    try:
-        with memory_advice(config, "block", device):
-            walk.run()
-    finally:
-        record.add_seconds("calibrate", walk.seconds.calibrate)
-        record.add_seconds("quantize", walk.seconds.quantize)
-        if config.finetune.block is not None:
-            record.add_seconds("finetune_block", walk.seconds.finetune)
-    if distilled is not None:
-        begun = time.perf_counter()
-        try:
-            with memory_advice(config, "end_to_end", device):
-                store = distilled.run(name, blocks, store)
-        finally:
-            record.add_seconds("finetune_end_to_end", time.perf_counter() - begun)
-    _record_bits(loaded, store, record)
-
-
-def _teacher(
-    config: RunConfig,
-    loaded: LoadedModel,
-    texts: RunTexts,
-    weights: str,
-    activation_dtype: torch.dtype,
-    cache: Path,
-    record: RunRecord,
-    listener: RunListener,
-) -> EndToEndStage | None:
-    """The end-to-end stage, which has asked the full-precision model; None if there is none."""
-    if config.finetune.end_to_end is None:
-        return None
-    assert texts.calibration is not None
-    begun = time.perf_counter()
-    stage = EndToEndStage(
-        config, loaded, texts.calibration, weights, activation_dtype, cache, record.folder, listener
-    )
-    stage.learn()
-    record.add_seconds("teacher", time.perf_counter() - begun)
-    return stage
-
-
-def _record_bits(loaded: LoadedModel, store: BlockStore, record: RunRecord) -> None:
-    parts = BitCount()
-    quantized = 0
-    for row in record.layer_rows:
-        parts += BitCount(**row.bit_parts)
-        quantized += row.out_features * row.in_features
-    if not quantized:
-        raise QuantizationError(
-            "no linear could be quantized; the notes of the record say why for each of them"
-        )
-    every = sum(parameter.numel() for parameter in loaded.model.parameters())
-    record.set_bits(
-        parts.as_dict(),
-        quantized_weights=quantized,
-        all_weights=every,
-        other_weights_bits=float((every - quantized) * _UNQUANTIZED_BITS),
-        codes_entropy=_total(record.layer_rows, "code_entropy"),
-    )
-    published = _total(record.layer_rows, "published_bits")
-    if published is not None:
-        record.set_effective(bits_as_published=published / quantized)
-    record.set("packed_bytes", store.tensor_bytes)
-    record.set("result_digest", store.digest())
-
-
-def _total(rows: Sequence[LayerRow], column: str) -> float | None:
-    """Bits of a column of averages over all weights; None where a linear has none."""
-    averages = [getattr(row, column) for row in rows]
-    if any(average is None for average in averages):
-        return None
-    sizes = [row.out_features * row.in_features for row in rows]
-    return float(sum(size * average for size, average in zip(sizes, averages, strict=True)))
+    results.add_seconds("evaluate", time.perf_counter() - begun)

@@ -1,34 +1,94 @@
-"""Where a run's record lies, also one that was written before a key was added."""
+"""Folders of runs: the finished run, an attempt next to it, and what was replaced."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from crvq.config import RunConfig
 from crvq.errors import ConfigError
+from crvq.files.aside import move_aside
 from crvq.methods import method_names, method_params
+from crvq.tracking.record import RunRecord
 from crvq.tracking.record_schema import RECORD_FILE, Record, RecordError, load_record
 from crvq.tracking.run_id import run_id
 
+CHECKPOINT = "checkpoint"
+"""Folder of a run's packed blocks."""
+ATTEMPTS = ".attempts"
+"""Folder of an experiment that holds new attempts at finished runs, until they are complete."""
+REPLACED = ".superseded"
+"""Folder of an experiment that holds finished runs which a later attempt replaced."""
+LOCKS = ".locks"
+REFERENCE = "reference"
+"""Folder of ``results_dir`` that holds records shipped with this repository."""
+
 
 def run_folder(config: RunConfig) -> Path:
-    """``<results_dir>/<experiment>/<run_id>``, or the folder that ``eval_only`` names.
-
-    A run whose configuration is the same today, but had another id when it began (a key has been
-    added since, at its default), is found by its record.
-    """
+    """Return ``<results_dir>/<experiment>/<run_id>``, or the folder that ``eval_only`` names."""
     if config.eval_only is not None:
         return finished_folder(config.eval_only)
-    folder = Path(config.results_dir) / config.experiment / run_id(config)
-    if (folder / RECORD_FILE).exists():
-        return folder
-    return _same_run(folder, run_id(config)) or folder
+    return Path(config.results_dir) / config.experiment / run_id(config)
+
+
+def lock_file(folder: Path) -> Path:
+    """Return the path of the lock of the run in ``folder``."""
+    return folder.parent / LOCKS / f"{folder.name}.lock"
+
+
+def reference_folder(config: RunConfig) -> Path | None:
+    """Return the folder of the shipped, finished run of the same identity; None without one.
+
+    The experiment's own reference comes first, then any other.
+    """
+    root, name = Path(config.results_dir) / REFERENCE, run_id(config)
+    found = [root / config.experiment / name, *sorted(root.glob(f"*/{name}"))]
+    return next((folder for folder in found if RunRecord.is_complete(folder)), None)
+
+
+def attempt_folder(folder: Path, *, force: bool = False) -> Path:
+    """Return the folder in which to work on the run that belongs in ``folder``.
+
+    It is ``folder`` itself, unless a finished run is there: then it is one next to it, which
+    `publish` moves into place once it is complete. A forced run does not resume an unfinished
+    attempt that was not forced, which is moved aside.
+    """
+    beside = folder.parent / ATTEMPTS / folder.name
+    working = beside if RunRecord.is_complete(folder) else folder
+    if force and (working / RECORD_FILE).exists() and not _is_forced(working):
+        move_aside(working, folder.parent, REPLACED)
+    return working
+
+
+def publish(working: Path, folder: Path) -> Path | None:
+    """Move a completed attempt into place.
+
+    Args:
+        working: where the attempt was made.
+        folder: where it belongs.
+
+    Returns:
+        Where the finished run lies that was there before; None if there was none.
+    """
+    if working == folder:
+        return None
+    # If the process dies between the two moves, `settle` makes the second one.
+    replaced = move_aside(folder, folder.parent, REPLACED) if folder.exists() else None
+    os.replace(working, folder)
+    return replaced
+
+
+def settle(folder: Path) -> None:
+    """Finish a `publish` that was interrupted between its two moves."""
+    working = folder.parent / ATTEMPTS / folder.name
+    if not folder.exists() and RunRecord.is_complete(working):
+        os.replace(working, folder)
 
 
 def finished_folder(path: str) -> Path:
-    """The run's folder behind what a user gives: it, its ``checkpoint/``, or its record's file.
+    """Return the run's folder behind what a user gives: it, its ``checkpoint/``, or its record.
 
     Raises:
         ConfigError: there is no record.
@@ -45,10 +105,10 @@ def finished_folder(path: str) -> Path:
 
 
 def recorded_config(record: Record) -> RunConfig:
-    """The typed configuration of a record.
+    """Return the typed configuration of a record.
 
     Raises:
-        ConfigError: it is not one of this version's.
+        ConfigError: it is not a configuration of this version.
     """
     values = dict(record.config)
     if record.method not in method_names():
@@ -65,14 +125,9 @@ def recorded_config(record: Record) -> RunConfig:
         ) from error
 
 
-def _same_run(folder: Path, identity: str) -> Path | None:
-    """A folder beside ``folder`` whose record's configuration has this id today."""
-    same = []
-    for path in sorted(folder.parent.glob(f"{identity[:-12]}*/{RECORD_FILE}")):
-        try:
-            record = load_record(path)
-            if run_id(recorded_config(record)) == identity:
-                same.append((record.status == "complete", path.parent))
-        except (RecordError, ConfigError):
-            continue
-    return max(same)[1] if same else None
+def _is_forced(folder: Path) -> bool:
+    """Return whether the unfinished attempt in a folder was started by ``force=true``."""
+    try:
+        return load_record(folder).forced
+    except RecordError:
+        return False

@@ -62,7 +62,8 @@ def read_texts(
         SourceError: a text that is missing, empty or unreachable.
     """
     limit = context_limit(loaded.model)
-    check_context(config.calibration.length, limit, "calibration.length")
+    if calibrates:
+        check_context(config.calibration.length, limit, "calibration.length")
     for name, dataset in config.eval.perplexity.items():
         check_context(dataset.context, limit, f"eval.perplexity.{name}.context")
     calibration, description = None, "none"

@@ -128,7 +128,7 @@ class Listeners(RunListener):
             listener.finished(record)
 
 
-def told_training(stored: dict[str, Any]) -> tuple[TrainingSummary, list[CurvePoint]]:
-    """What was told of a training, from a checkpoint's plain values."""
+def training_from_dict(stored: dict[str, Any]) -> tuple[TrainingSummary, list[CurvePoint]]:
+    """Return a training's summary and loss curve from a checkpoint's plain values."""
     points = [CurvePoint(**point) for point in stored["points"]]
     return TrainingSummary(**stored["summary"]), points

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +16,13 @@ from crvq.tracking.events import LayerRow, RunListener
 LOG_FILE = "run.log"
 PROGRESS_LOGGER = "crvq.progress"
 """Where a progress display without a terminal writes; the file has those lines already."""
+
+
+class _LogFile(logging.FileHandler):
+    """A file that is left out when it cannot be written: a full disk must not hide the error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Drop the line."""
 
 
 class RunLog(RunListener):
@@ -31,7 +39,7 @@ class RunLog(RunListener):
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(self._path, encoding="utf-8")
+        handler = _LogFile(self._path, encoding="utf-8")
         formatter = logging.Formatter(
             "%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ"
         )
@@ -53,11 +61,14 @@ class RunLog(RunListener):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            self._emit(logging.INFO, f"stopped: {error}; the same command resumes")
+        elif error is not None:
             self._emit(logging.ERROR, f"{type(error).__name__}: {error}", error)
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
-            self._handler.close()
+            with suppress(OSError):  # what could not be written cannot be flushed either
+                self._handler.close()
             self._handler = None
         logging.getLogger("crvq").setLevel(self._package_level)
 

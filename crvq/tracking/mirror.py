@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 _SUMMARY = ("perplexity", "agreement", "zero_shot", "bits", "seconds", "effective", "finetune")
 _SUMMARY_VALUES = ("status", "peak_memory_bytes", "peak_gpu_memory_bytes", "result_digest")
+_STOP_SECONDS = 2.0
+"""What a run that was asked to stop waits for its mirror."""
 _NAMES = {"wandb": "W&B", "trackio": "trackio"}
 _RUNS = {
     "wandb": ("crvq.tracking.wandb_run", "WandbRun"),
@@ -111,8 +113,13 @@ class Mirror(RunListener):
         self._submit(self._send_layers)
         self.close(failed=record.get("status") == "failed")
 
-    def close(self, *, failed: bool = False) -> None:
-        """End the run, waiting at most ``timeout_seconds``; does nothing the second time."""
+    def close(self, *, failed: bool = False, stopped: bool = False) -> None:
+        """End the run, waiting at most ``timeout_seconds``; does nothing the second time.
+
+        Args:
+            failed: mark the run as failed.
+            stopped: the process is about to end, so wait for a moment only.
+        """
         calls, self._calls = self._calls, None
         if calls is None:
             return
@@ -121,7 +128,8 @@ class Mirror(RunListener):
             if self._run is not None:
                 self._run.finish(failed=failed)
 
-        if not calls.close(self._identity.tracking.timeout_seconds, finish):
+        patience = self._identity.tracking.timeout_seconds
+        if not calls.close(min(patience, _STOP_SECONDS) if stopped else patience, finish):
             Mirror._left_behind = calls
 
     def __enter__(self) -> Self:
@@ -133,7 +141,7 @@ class Mirror(RunListener):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close(failed=error is not None)
+        self.close(failed=error is not None, stopped=isinstance(error, KeyboardInterrupt))
 
     def _submit(self, call: Callable[[MirroredRun], None]) -> None:
         if self._calls is not None:

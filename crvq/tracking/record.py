@@ -1,54 +1,51 @@
-"""The run record: what a run was, what it did and what came out, always up to date on disk."""
+"""The run record on disk: what a run was, what it did and what came out, always up to date."""
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-from pydantic import ValidationError
+from typing import Self
 
 from crvq.config import RunConfig
-from crvq.files.atomic import write_json
-from crvq.finetune.curve import CurvePoint, TrainingSummary
+from crvq.files.aside import move_aside
+from crvq.files.digests import file_digest
 from crvq.tracking.environment import environment
-from crvq.tracking.events import LayerRow, RunListener
+from crvq.tracking.events import LayerRow
 from crvq.tracking.finetune_csv import FINETUNE_FILE, write_finetune
-from crvq.tracking.finetune_section import blocks_section, model_section
 from crvq.tracking.json_values import to_json
 from crvq.tracking.layers_csv import LAYERS_FILE, read_layers, write_layers
 from crvq.tracking.record_schema import (
     RECORD_FILE,
-    Agreement,
     Attempt,
-    Bits,
-    PerplexityResult,
+    NewerRecordError,
     Record,
     RecordedError,
     RecordError,
-    ZeroShotTask,
     load_record,
-    record_values,
+    write_record,
 )
+from crvq.tracking.record_values import RecordValues
+from crvq.tracking.run_id import algorithm
+
+_log = logging.getLogger(__name__)
 
 
-class RunRecord(RunListener):
-    """``record.json`` and ``layers.csv`` of one run, rewritten whole at every change.
+class RunRecord(RecordValues):
+    """``record.json``, ``layers.csv`` and ``finetune.csv`` of one run.
 
-    As a listener it keeps the rows of quantized blocks and messages (as notes). As a context
-    manager it records an exception that passes through it as the run's failure.
+    Each is rewritten whole at every change, and the record holds the digests of the other two. As
+    a context manager it records an exception that passes through it: as a failure, or as
+    ``stopped`` if it was Ctrl-C or SIGTERM.
     """
 
     def __init__(self, folder: Path, record: Record, rows: Iterable[LayerRow] = ()) -> None:
+        super().__init__(record, rows)
         self.folder = folder
-        self._record = record
-        self._rows = {row.name: row for row in rows}
-        self._trained: dict[int, TrainingSummary] = {}
-        self._points: list[CurvePoint] = []
 
     @classmethod
     def start(
@@ -63,17 +60,25 @@ class RunRecord(RunListener):
         """Open a run's record with status ``running`` and write it.
 
         A record of the same run that is not complete is continued: its start, seconds, notes and
-        layer rows are kept, and ``resumes`` and ``attempts`` grow. Everything else starts anew:
-        no record, a complete one, one that cannot be read (a note says so), or ``fresh``.
+        layer rows are kept, and ``resumes`` and ``attempts`` grow. One that cannot be read is
+        moved aside, and a note says where to.
 
         Args:
-            folder: ``results/<experiment>/<run_id>``; made if need be.
+            folder: ``results/<experiment>/<run_id>``, or the folder of an attempt next to it.
             config: the typed configuration.
             run_id: from :func:`crvq.tracking.run_id.run_id`.
             sweep: name of the multirun that the run was started by.
-            fresh: forget what an earlier, unfinished attempt left (a forced run).
+            fresh: start over although an unfinished record is there.
+
+        Raises:
+            NewerRecordError: a newer version of this package wrote the record.
+            RecordError: the folder holds a complete record, which is never overwritten.
         """
-        earlier, rows, notes = (None, [], []) if fresh else _earlier(folder, run_id)
+        earlier, rows, notes = _earlier(folder, run_id)
+        if earlier is not None and earlier.status == "complete":
+            raise RecordError(f"{folder} holds a complete record, which is not overwritten.")
+        if fresh:
+            earlier, rows = None, []
         record = _new_record(config, run_id, sweep)
         if earlier is not None:
             record.started = earlier.started
@@ -85,8 +90,8 @@ class RunRecord(RunListener):
             record.peak_gpu_memory_bytes = earlier.peak_gpu_memory_bytes
         record.notes = [*record.notes, *notes]
         opened = cls(folder, record, rows)
-        opened._write_layers()
-        opened._write()
+        opened._store_layers()
+        opened._store()
         return opened
 
     @classmethod
@@ -100,166 +105,18 @@ class RunRecord(RunListener):
 
     @staticmethod
     def is_complete(folder: Path) -> bool:
-        """Whether the run in ``folder`` is over and well; False for a damaged record."""
+        """Return whether ``folder`` holds the record of a finished run; a damaged one does not."""
         try:
             return load_record(folder).status == "complete"
+        except NewerRecordError:
+            raise
         except RecordError:
             return False
 
     @property
     def path(self) -> Path:
-        """Where ``record.json`` lies."""
+        """Path of ``record.json``."""
         return self.folder / RECORD_FILE
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The record as plain values, as :func:`read_record` would give it now."""
-        return record_values(self._record)
-
-    @property
-    def layer_rows(self) -> list[LayerRow]:
-        """Rows so far, by block, in the order in which they came."""
-        return sorted(self._rows.values(), key=lambda row: row.block)
-
-    def set(self, section: str, value: object) -> None:
-        """Replace a section (a field of :class:`Record`) and write.
-
-        Raises:
-            RecordError: no such section, or the value is not what the section holds.
-        """
-        if section not in Record.model_fields:
-            raise RecordError(
-                f"A run record has no section {section!r}; it has {', '.join(Record.model_fields)}."
-            )
-        try:
-            setattr(self._record, section, value)
-        except ValidationError as error:
-            raise RecordError(f"{section}={value!r} does not fit a run record: {error}") from error
-        self._write()
-
-    def set_bits(
-        self,
-        parts: Mapping[str, float],
-        *,
-        quantized_weights: int,
-        all_weights: int,
-        other_weights_bits: float,
-        codes_entropy: float | None = None,
-    ) -> None:
-        """Record what the quantized model weighs.
-
-        Args:
-            parts: total bits by part (codes, codebooks, scales, permutation, other).
-            quantized_weights: number of weights that the parts encode.
-            all_weights: number of weights of the model, quantized or not.
-            other_weights_bits: total bits of the weights that are not quantized.
-            codes_entropy: total bits of the codes after ideal order-0 entropy coding.
-        """
-        total = sum(parts.values())
-        averages = {
-            "average_quantized_weights": total / quantized_weights,
-            "average_all_weights": (total + other_weights_bits) / all_weights,
-            "quantized_weights": quantized_weights,
-            "all_weights": all_weights,
-            "codes_entropy": codes_entropy,
-        }
-        self.set("bits", Bits.model_validate({**parts, **averages}))
-
-    def set_perplexity(self, dataset: str, **values: Any) -> None:  # noqa: ANN401
-        """Merge fields of :class:`PerplexityResult` into a dataset's entry."""
-        earlier = self._record.perplexity.get(dataset)
-        merged = {**(earlier.model_dump() if earlier else {}), **values}
-        result = PerplexityResult.model_validate(merged)
-        self.set("perplexity", {**self._record.perplexity, dataset: result})
-
-    def set_agreement(self, dataset: str, **values: Any) -> None:  # noqa: ANN401
-        """Set a dataset's entry of :class:`Agreement`."""
-        result = Agreement.model_validate(values)
-        self.set("agreement", {**self._record.agreement, dataset: result})
-
-    def set_generation(
-        self,
-        prompt: str,
-        max_new_tokens: int,
-        chat_template: bool,
-        **texts: str,
-    ) -> None:
-        """Merge a prompt's continuations (``full_precision``, ``quantized``) into its entry."""
-        asked = {
-            "prompt": prompt,
-            "max_new_tokens": max_new_tokens,
-            "chat_template": chat_template,
-        }
-        entries = [entry.model_dump() for entry in self._record.generations]
-        for entry in entries:
-            if asked.items() <= entry.items():
-                entry.update(texts)
-                break
-        else:
-            entries.append({**asked, **texts})
-        self.set("generations", entries)
-
-    def set_zero_shot(
-        self,
-        task: str,
-        metrics: Mapping[str, Mapping[str, float | None]],
-        **values: Any,  # noqa: ANN401
-    ) -> None:
-        """Merge a task's metrics and fields of :class:`ZeroShotTask` into its entry.
-
-        An entry that was measured in another way (another limit, other questions) is replaced:
-        scores of different questions are no recovery.
-        """
-        earlier = self._record.zero_shot.get(task)
-        entry = earlier.model_dump() if earlier else {}
-        fields = ZeroShotTask.model_fields
-        if any(entry.get(name) != value for name, value in values.items() if name in fields):
-            entry = {}
-        entry = {"metrics": {}, **entry, **values}
-        for name, scores in metrics.items():
-            merged = {**entry["metrics"].get(name, {}), **scores}
-            full, quantized = merged.get("full_precision"), merged.get("quantized")
-            if full and quantized is not None:
-                merged["recovery"] = quantized / full
-            entry["metrics"][name] = merged
-        result = ZeroShotTask.model_validate(entry)
-        self.set("zero_shot", {**self._record.zero_shot, task: result})
-
-    def set_effective(self, **values: Any) -> None:  # noqa: ANN401
-        """Merge what the method really used (``critical_ratio=0.0139``)."""
-        self.set("effective", {**self._record.effective, **values})
-
-    def add_seconds(self, stage: str, seconds: float) -> None:
-        """Add to a stage's time; attempts of a resumed run add up."""
-        total = self._record.seconds.get(stage, 0.0) + seconds
-        self.set("seconds", {**self._record.seconds, stage: total})
-
-    def add_note(self, text: str) -> None:
-        """Add a line to the notes, once."""
-        if text not in self._record.notes:
-            self.set("notes", [*self._record.notes, text])
-
-    def set_peak_memory(self, host_bytes: int, gpu_bytes: int | None = None) -> None:
-        """Record peak memory; over attempts of a resumed run the highest is kept."""
-        self.set("peak_memory_bytes", max(host_bytes, self._record.peak_memory_bytes or 0))
-        if gpu_bytes is not None:
-            highest = max(gpu_bytes, self._record.peak_gpu_memory_bytes or 0)
-            self.set("peak_gpu_memory_bytes", highest)
-
-    def add_layer_rows(self, rows: Iterable[LayerRow]) -> None:
-        """Add a block's rows and write ``layers.csv``; a linear done again replaces its row."""
-        self._rows.update({row.name: row for row in rows})
-        self._write_layers()
-
-    def keep_blocks(self, blocks: Iterable[int]) -> None:
-        """Drop the rows of all other blocks: a resumed run keeps only blocks that lie on disk."""
-        kept = set(blocks)
-        self._rows = {name: row for name, row in self._rows.items() if row.block in kept}
-        self._write_layers()
-
-    def complete(self) -> None:
-        """Close the record: the run is over and well."""
-        self._close("complete")
 
     def fail(self, error: BaseException) -> None:
         """Close the record with the error; what was done so far is kept."""
@@ -270,34 +127,9 @@ class RunRecord(RunListener):
         )
         self._close("failed")
 
-    def stage_started(self, stage: str, total: int) -> None:
-        """Keep what the run is busy with."""
-        self.set("stage", {"name": stage, "total": total})
-
-    def block_quantized(self, block: int, rows: list[LayerRow], seconds: float) -> None:
-        """Keep a block's rows."""
-        self.add_layer_rows(rows)
-
-    def block_trained(self, block: int, summary: TrainingSummary, points: list[CurvePoint]) -> None:
-        """Keep a block's losses; a resumed run is told of its earlier blocks again."""
-        self._trained[block] = summary
-        section = {"block": blocks_section(list(self._trained.values()))}
-        others = [point for point in self._points if point.block != block]
-        self._set_finetune(section, [*others, *points])
-
-    def model_trained(self, summary: TrainingSummary, points: list[CurvePoint]) -> None:
-        """Keep the whole model's losses."""
-        others = [point for point in self._points if point.block is not None]
-        self._set_finetune({"end_to_end": model_section(summary)}, [*others, *points])
-
-    def _set_finetune(self, section: Mapping[str, Any], points: list[CurvePoint]) -> None:
-        self._points = points
-        write_finetune(self.folder / FINETUNE_FILE, points)
-        self.set("finetune", {**self._record.finetune, **section})
-
-    def message(self, text: str) -> None:
-        """Keep a message as a note."""
-        self.add_note(text)
+    def stop(self) -> None:
+        """Close the record of a run that was asked to stop; the same command resumes it."""
+        self._close("stopped")
 
     def __enter__(self) -> Self:
         return self
@@ -308,19 +140,32 @@ class RunRecord(RunListener):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None:
-            self.fail(error)
+        if error is None or self._record.status == "complete":
+            return
+        try:
+            if isinstance(error, KeyboardInterrupt):
+                self.stop()
+            else:
+                self.fail(error)
+        except OSError as unwritable:
+            # A full disk is the likeliest reason for the error itself, which matters more.
+            _log.warning("%s could not be written: %s", self.path, unwritable)
 
-    def _close(self, status: str) -> None:
-        self._record.finished = datetime.now(UTC)
-        self.set("status", status)
-
-    def _write(self) -> None:
+    def _store(self) -> None:
         self._record.updated = datetime.now(UTC)
-        write_json(self.path, self._record.to_json())
+        write_record(self.path, self._record.to_json())
 
-    def _write_layers(self) -> None:
+    def _store_layers(self) -> None:
         write_layers(self.folder / LAYERS_FILE, self.layer_rows)
+        self._note_file(LAYERS_FILE)
+
+    def _store_curve(self) -> None:
+        write_finetune(self.folder / FINETUNE_FILE, self.curve)
+        self._note_file(FINETUNE_FILE)
+
+    def _note_file(self, name: str) -> None:
+        """Keep a file's digest in the record, so that later damage is noticed."""
+        self.set("files", {**self._record.files, name: file_digest(self.folder / name)})
 
 
 def _new_record(config: RunConfig, run_id: str, sweep: str | None) -> Record:
@@ -335,10 +180,12 @@ def _new_record(config: RunConfig, run_id: str, sweep: str | None) -> Record:
         experiment=config.experiment,
         model=config.model.name,
         method=config.method,
+        algorithm=algorithm(config),
         budget=config.budget.model_dump(),
         config=to_json(config),
         seeds={"seed": config.seed, "calibration": config.calibration.seed},
         sweep=sweep,
+        forced=config.force,
         started=now,
         updated=now,
         attempts=[attempt],
@@ -347,18 +194,28 @@ def _new_record(config: RunConfig, run_id: str, sweep: str | None) -> Record:
 
 
 def _earlier(folder: Path, run_id: str) -> tuple[Record | None, list[LayerRow], list[str]]:
-    """The unfinished record in ``folder``, its layer rows, and notes on what could not be read."""
-    if not (folder / RECORD_FILE).exists():
+    """Return the record in ``folder`` to continue, its layer rows, and notes on what was damaged.
+
+    Rows are continued only if they are those that the record counts on: a resumed run hears of
+    its stored blocks again, so that none is lost.
+    """
+    path = folder / RECORD_FILE
+    if not path.exists():
         return None, [], []
     try:
         record = load_record(folder)
+    except NewerRecordError:
+        raise
     except RecordError as error:
-        return None, [], [f"An earlier record was replaced: {error}"]
-    if record.status == "complete" or record.run_id != run_id:
-        return None, [], []
+        kept = move_aside(path, folder)
+        return None, [], [f"{error} It was moved to {kept}."]
+    if record.run_id != run_id:
+        kept = move_aside(path, folder)
+        return None, [], [f"The record of another run, {record.run_id}, was moved to {kept}."]
+    layers = folder / LAYERS_FILE
     try:
-        return record, read_layers(folder / LAYERS_FILE), []
-    except FileNotFoundError:
+        if file_digest(layers) != record.files.get(LAYERS_FILE):
+            return record, [], []
+        return record, read_layers(layers), []
+    except (OSError, RecordError):
         return record, [], []
-    except RecordError as error:
-        return record, [], [f"Earlier layer rows were dropped: {error}"]

@@ -10,14 +10,22 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crvq.errors import CrvqError
+from crvq.files.atomic import write_json
+from crvq.files.digests import values_digest
 from crvq.tracking.json_values import to_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: `algorithm`, `files` and `digest`; status ``stopped``."""
 RECORD_FILE = "record.json"
+_DIGEST = "digest"
 
 
 class RecordError(CrvqError):
     """A run record is missing, damaged, or written by a newer version."""
+
+
+class NewerRecordError(RecordError):
+    """A run record was written by a newer version: it is neither read nor replaced."""
 
 
 class _Section(BaseModel):
@@ -166,12 +174,15 @@ class Record(_Section):
     schema_version: int = SCHEMA_VERSION
     run_id: str
     experiment: str
-    status: Literal["running", "complete", "failed"] = "running"
+    status: Literal["running", "complete", "failed", "stopped"] = "running"
+    """``stopped``: ended by Ctrl-C or SIGTERM; the same command resumes it."""
     error: RecordedError | None = None
     model: str
     model_note: str | None = None
     """Something that every table with this model must say (weights that were 4-bit before)."""
     method: str
+    algorithm: dict[str, int] = Field(default_factory=dict)
+    """Revision of the method, the solver and fine-tuning that made the result."""
     budget: dict[str, Any] = Field(default_factory=dict)
     config: dict[str, Any]
     seeds: dict[str, int] = Field(default_factory=dict)
@@ -189,6 +200,8 @@ class Record(_Section):
     finished: datetime | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     resumes: int = 0
+    forced: bool = False
+    """Started by ``force=true``: a killed forced run is resumed by the same command."""
     sweep: str | None = None
     stage: dict[str, Any] | None = None
     """The stage begun last (``name``, ``total`` steps), for those who watch a run."""
@@ -215,10 +228,23 @@ class Record(_Section):
     """Bytes of all packed tensors on disk; the bits' total over 8."""
     result_digest: str | None = None
     """Digest of the packed tensors: equal digests mean equal quantized models."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of ``layers.csv`` and ``finetune.csv`` as they were written."""
 
     def to_json(self) -> dict[str, Any]:
-        """The record as JSON can say it; NaN and infinity by name (:func:`to_json`)."""
+        """Return the record as JSON can hold it; NaN and infinity by name (:func:`to_json`)."""
         return to_json(self)
+
+
+def write_record(path: Path, values: dict[str, Any]) -> None:
+    """Write a record's JSON values, whole or not at all, with a digest of all of them.
+
+    Args:
+        path: of ``record.json``.
+        values: from :meth:`Record.to_json`; a ``digest`` in it is replaced.
+    """
+    kept = {key: value for key, value in values.items() if key != _DIGEST}
+    write_json(path, {**kept, _DIGEST: values_digest(kept)})
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -238,7 +264,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def load_record(path: Path) -> Record:
     """As :func:`read_record`, but typed."""
     path = path / RECORD_FILE if path.is_dir() else path
-    remedy = "Remove the run's folder, or run the same command with force=true."
+    remedy = "Run the same command again: it moves the damaged record aside and starts over."
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -249,10 +275,18 @@ def load_record(path: Path) -> Record:
         raise RecordError(f"The run record {path} holds {type(values).__name__}, not an object.")
     version = values.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise RecordError(
+        raise NewerRecordError(
             f"The run record {path} has schema_version {version}; this version of crvq reads up "
             f"to {SCHEMA_VERSION}. Upgrade crvq to read it."
         )
+    # Records of schema 1 carry no digest.
+    if isinstance(version, int) and version >= 2:
+        kept = {key: value for key, value in values.items() if key != _DIGEST}
+        if values.pop(_DIGEST, None) != values_digest(kept):
+            raise RecordError(
+                f"The run record {path} is damaged or was edited by hand: its digest does not "
+                f"match its content. {remedy}"
+            )
     try:
         return Record.model_validate(values)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The identity of a run: which parts of a configuration decide its result."""
+"""The identity of a run: its configuration, as far as it changes results, and the algorithms."""
 
 from __future__ import annotations
 
@@ -7,97 +7,62 @@ import json
 import re
 from typing import Any
 
-from pydantic import BaseModel
-
 from crvq.config import RunConfig
-
-IDENTITY_VERSION = 1
-"""Raised when the same configuration starts to mean something else: old runs are then redone."""
+from crvq.config.finetune import FINETUNE_REVISION
+from crvq.config.strict import is_neutral
+from crvq.methods.registry import algorithm_revisions
 
 NOT_IDENTITY = frozenset(
-    {
-        "experiment",
-        "force",
-        "results_dir",
-        "cache_dir",
-        "tracking",
-        "threads",
-        "eval",
-        "eval_only",
-    },
+    name for name, field in RunConfig.model_fields.items() if is_neutral(field)
 )
-"""Keys that say where a run goes, how it is watched and what is measured on it, not what it makes.
-
-``eval`` is among them because a run is its quantized model: measurements asked for later are added
-to the same record, without quantizing again (:mod:`crvq.pipeline.add_evaluation`).
-
-``threads`` is among them although sums over another number of threads round differently in the
-last bits: a sweep that moves to a machine with more cores is still the same sweep. Records keep
-the number of threads, and a resumed run is bit for bit the same only with the same number.
-"""
+"""Top-level keys that say where a run goes, how it is watched and what is measured on it."""
 
 
 def run_id(config: RunConfig) -> str:
-    """Name of a run: ``<model>-<method>-<12 hex digits>``.
+    """Return the name of a run: ``<model>-<method>-<12 hex digits>``.
 
-    The digits are a SHA-256 of everything in ``config`` that changes results, after typing, so
-    that ``1`` and ``1.0`` for a float are the same run, and so is the order of keys. Of the
-    device only its kind counts (``cuda:1`` is ``cuda``); ``auto`` stays as asked, so that a
-    sweep can be continued elsewhere. Labels (``model.name``, ``budget.name``) are not hashed;
-    the first is in the name.
+    The digits are a SHA-256 of everything that changes the quantized model: the typed
+    configuration's `identity` (so ``1`` and ``1.0`` for a float are the same run, and so is any
+    order of keys) and the revisions of the algorithms (so results of an older solver have another
+    name). ``model.name`` is a label: it is in the name, not in the digits.
 
     Raises:
         TypeError: ``method_params`` is not typed by its method yet.
+        ConfigError: no such method.
     """
-    digest = _digest(identity_config(config))[:12]
+    digest = _digest({**config.identity(), "algorithm": algorithm(config)})[:12]
     return f"{_slug(config.model.name, 36)}-{_slug(config.method, 12)}-{digest}"
 
 
-def identity_config(config: RunConfig) -> dict[str, Any]:
-    """All of ``config`` that changes results, as JSON can say it."""
-    if not isinstance(config.method_params, BaseModel):
-        raise TypeError(
-            f"method_params is a {type(config.method_params).__name__}; the method must type it "
-            "(a pydantic model) before a run can be named"
-        )
-    values = config.model_dump(mode="json", exclude=set(NOT_IDENTITY))
-    values["device"] = config.device.split(":")[0]
-    for label in ("name", "note"):
-        values["model"].pop(label)
-    values["budget"].pop("name")
-    if not config.finetune.asked:
-        values.pop("finetune")  # runs from before there was any keep their name
-    if values["method_params"].get("warm_start") is False:
-        values["method_params"].pop("warm_start")
-    # Only what differs from how runs were named before there was a choice.
-    if not values["model"]["wheels"]:
-        values["model"].pop("wheels")
-    if values["budget"]["out_of_reach"] == "error":
-        values["budget"].pop("out_of_reach")
-    return values
+def algorithm(config: RunConfig) -> dict[str, int]:
+    """Return the revision of every algorithm that a run's quantized model depends on.
+
+    Returns:
+        ``{"crvq": 1, "solver": 2}``; with fine-tuning also ``"finetune"``.
+
+    Raises:
+        ConfigError: no such method.
+    """
+    revisions = algorithm_revisions(config.method)
+    return {**revisions, "finetune": FINETUNE_REVISION} if config.finetune.asked else revisions
 
 
 def quantization_fingerprint_config(config: RunConfig) -> dict[str, Any]:
-    """The part of ``config`` that determines the packed blocks.
+    """Return the part of ``config`` that determines the packed blocks.
 
     Packed blocks may be resumed only under an equal fingerprint. ``auto`` values are not
     resolved here: add what they came to (device, activation dtype), and digests of the weights
     and of the calibration tokens, which paths and names cannot vouch for.
     """
-    return identity_config(config)
+    return {**config.identity(), "algorithm": algorithm(config)}
 
 
 def _digest(values: dict[str, Any]) -> str:
-    """SHA-256 of canonical JSON, in hex."""
-    canonical = json.dumps(
-        {"identity_version": IDENTITY_VERSION, **values},
-        sort_keys=True,
-        separators=(",", ":"),
-        allow_nan=False,
-    )
+    """Return the SHA-256 of canonical JSON, in hex."""
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _slug(name: str, length: int) -> str:
-    """``name`` with only letters, digits, ``.``, ``_``; cut so that W&B takes the id (64)."""
+    """Return ``name`` in letters, digits, ``.`` and ``_``, short enough for W&B's ids (64)."""
     return re.sub(r"[^A-Za-z0-9._]+", "_", name)[:length].strip("._") or "run"

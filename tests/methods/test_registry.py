@@ -4,6 +4,8 @@ from crvq.config import StrictModel
 from crvq.errors import ConfigError
 from crvq.methods import create_method, method_names, method_params, register_method
 from crvq.methods.full_precision import FullPrecisionMethod, FullPrecisionParams
+from crvq.methods.registry import algorithm_revisions
+from crvq.vq.revision import SOLVER_REVISION
 
 
 def test_an_unknown_method_says_which_was_meant():
@@ -30,3 +32,10 @@ def test_a_method_gets_its_parameters_and_seed():
     assert method.params is params
     assert not method.quantizes
     assert {"crvq", "full_precision"} <= set(method_names())
+
+
+def test_revisions_name_the_method_and_the_solver_that_it_uses():
+    assert algorithm_revisions("crvq") == {"crvq": 1, "solver": SOLVER_REVISION}
+    assert algorithm_revisions("aqlm") == {"aqlm": 1, "solver": SOLVER_REVISION}
+    assert algorithm_revisions("gptq") == {"gptq": 1}
+    assert algorithm_revisions("full_precision") == {"full_precision": 1}

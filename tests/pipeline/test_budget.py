@@ -21,7 +21,7 @@ def test_a_budget_out_of_reach_fails_before_anything_is_quantized(compose_method
 
 
 def test_a_budget_out_of_reach_may_become_the_nearest(compose_method_run):
-    asked = compose_method_run("method=gptq", "budget.bits=0.1", "budget.out_of_reach=nearest")
+    asked = compose_method_run("method=gptq", "budget.bits=0.1", "budget.if_infeasible=nearest")
     record = read_record(run(asked))
     with pytest.raises(BudgetError) as error:
         run(compose_method_run("method=gptq", "budget.bits=0.1"))

@@ -10,9 +10,9 @@ from crvq.checkpoint import BlockStore
 from crvq.errors import ConfigError
 from crvq.finetune import end_to_end
 from crvq.models.load import load_model
-from crvq.pipeline.distillation import WALK_FOLDER
-from crvq.pipeline.restore import restore_model
+from crvq.pipeline.end_to_end import BEFORE_END_TO_END
 from crvq.pipeline.run import run, run_folder
+from crvq.pipeline.stored_model import restore_model
 from crvq.tracking.record_schema import read_record
 from tests.pipeline.test_resume import PowerCutError, cut_power_after
 
@@ -91,7 +91,7 @@ def test_a_stored_model_is_the_one_that_was_measured(compose_run, monkeypatch):
         loaded.append(real(*arguments))
         return loaded[0]
 
-    monkeypatch.setattr("crvq.pipeline.run.load_model", kept)
+    monkeypatch.setattr("crvq.pipeline.context.load_model", kept)
     folder = run(config)
     seen = loaded[0].model.state_dict()
     fresh = real(config.model, folder, "cpu").model
@@ -151,7 +151,7 @@ def test_codebooks_of_the_model_stay_as_they_are_block_by_block(compose_run):
         == BlockStore.read(tuned / "checkpoint").load_shared().keys()
     )
     both = run(compose_run(*END_TO_END, shared))
-    before = BlockStore.read(both / WALK_FOLDER).load_shared()
+    before = BlockStore.read(both / BEFORE_END_TO_END).load_shared()
     after = BlockStore.read(both / "checkpoint").load_shared()
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -173,7 +173,9 @@ def test_a_run_cut_end_to_end_ends_as_the_uninterrupted_one(
         if cut == "steps":
             power_cut_at_step(patch, 7)
         elif cut == "blocks":
-            cut_power_after(patch, 3 + 1)  # the walk's three, and one of the trained model
+            cut_power_after(
+                patch, 3 + 1
+            )  # the three before that training, and one of the trained model
         else:
             patch.setattr(BlockStore, "finish_training", power_cut)
         with pytest.raises(PowerCutError):
@@ -181,7 +183,7 @@ def test_a_run_cut_end_to_end_ends_as_the_uninterrupted_one(
     folder = run(config)
     notes = " ".join(read_record(folder)["notes"])
     steps = {"steps": 5, "blocks": 12, "manifest": 12}[cut]
-    assert f"goes on after {steps} steps" in notes
+    assert f"resuming end-to-end fine-tuning after {steps} steps" in notes
     assert_same(folder, whole)
 
 
@@ -205,7 +207,8 @@ def power_cut_at_step(patch, step):
 def test_gradient_checkpointing_gives_the_same_model(compose_run, tmp_path):
     whole = run(compose_run(*END_TO_END))
     asked = (*END_TO_END, "finetune.end_to_end.gradient_checkpointing=true")
-    again = run(compose_run(*asked))
+    again = run(compose_run(*asked, f"results_dir={tmp_path / 'other'}"))
+    assert again.name == whole.name
     ours, theirs = read_record(again), read_record(whole)
     assert section(ours, "end_to_end") == section(theirs, "end_to_end")
     assert ours["result_digest"] == theirs["result_digest"]

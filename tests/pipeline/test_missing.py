@@ -97,9 +97,9 @@ def test_other_prompts_are_missing(record):
     assert with_added(DONE, missing(record, wanted)).generation == wanted.generation
 
 
-def test_anew_measures_all_of_it_under_its_name(record):
+def test_again_measures_all_of_it_under_its_name(record):
     wanted = EvalConfig(perplexity={"wiki": {"context": 32}}, agreement={}, generation={})
-    found = missing(record, wanted, anew=True)
+    found = missing(record, wanted, again=True)
     assert found.perplexity == wanted.perplexity
     assert found.agreement.dataset == "wiki"
     assert found.generation == wanted.generation

@@ -7,8 +7,9 @@ import torch
 from safetensors import safe_open
 
 from crvq.config import StrictModel
-from crvq.errors import ConfigError, SourceError
+from crvq.errors import ConfigError, CrvqError, QuantizationError, SourceError
 from crvq.methods.registry import _METHODS
+from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.pipeline.run import run, run_folder
 from crvq.tracking.record_schema import read_record
 
@@ -142,16 +143,51 @@ def test_full_precision_is_measured_once_and_looked_up_after(compose_run, done):
     assert any("known from an earlier run" in note for note in other["notes"])
 
 
-def test_an_error_in_the_work_is_in_the_record(compose_run, tmp_path):
-    (tmp_path / "empty").mkdir()
-    config = compose_run(f"model.path={tmp_path / 'empty'}")
-    with pytest.raises(SourceError):
+def test_an_error_in_the_work_is_in_the_record(compose_run, monkeypatch):
+    def fail(*_):
+        raise QuantizationError("block 0 cannot be quantized")
+
+    monkeypatch.setattr(BlockwiseQuantizer, "_quantize", fail)
+    config = compose_run()
+    with pytest.raises(QuantizationError):
         run(config)
     record = read_record(run_folder(config))
     assert record["status"] == "failed"
-    assert record["error"]["type"] == "SourceError"
-    assert "no config.json" in record["error"]["message"]
+    assert record["error"]["type"] == "QuantizationError"
+    assert record["error"]["message"] == "block 0 cannot be quantized"
     assert record["error"]["traceback"]
+
+
+REFUSED = {
+    "model": ["model.path=/nowhere"],
+    "calibration text": ["calibration.path=/nowhere.txt"],
+    "evaluation text": ["eval.perplexity.file.path=/nowhere.txt"],
+    "context": ["eval.perplexity.file.context=65"],
+    "calibration length": ["calibration.length=65"],
+    "skipped": ["model.skip_linears=[proj]"],
+    "budget": ["budget.bits=0.01"],
+    "prompt": ["eval.generation={prompts: [w1], max_new_tokens: 64}"],
+    "same text": ["same"],
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_refused_command_leaves_no_trace(what, compose_run, tiny_texts, tmp_path):
+    same = [
+        f"calibration.path={tiny_texts[1]}",
+        "eval.perplexity.file.context=16",
+        "eval.perplexity.file.max_windows=null",
+    ]
+    changes = same if what == "same text" else REFUSED[what]
+    with pytest.raises(CrvqError):
+        run(compose_run(*changes))
+    assert not (tmp_path / "results").exists()
+
+
+def test_full_precision_does_not_mind_a_calibration_length_that_it_does_not_use(compose_run):
+    # The model has 64 positions.
+    folder = run(compose_run("method=full_precision", "calibration.length=512"))
+    assert read_record(folder)["status"] == "complete"
 
 
 def test_a_failed_run_is_done_when_it_is_asked_for_again(compose_run, tiny_texts, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from crvq.config import CalibrationConfig
 from crvq.tracking.layers_csv import read_layers
 from crvq.tracking.record import RunRecord
-from crvq.tracking.record_schema import RecordError, read_record
+from crvq.tracking.record_schema import NewerRecordError, RecordError, read_record
 
 
 @pytest.fixture
@@ -120,24 +120,74 @@ def test_resume_continues_an_unfinished_run(start, make_row):
     assert second.layer_rows == [make_row(0), make_row(1)]
 
 
-@pytest.mark.parametrize("why", ["complete", "fresh", "other run"])
-def test_start_anew(start, make_row, why):
+def test_a_complete_record_is_never_overwritten(start):
+    first = start()
+    first.complete()
+    before = first.path.read_bytes()
+    for fresh in (False, True):
+        with pytest.raises(RecordError, match="complete record, which is not overwritten"):
+            start(fresh=fresh)
+    assert first.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("why", ["fresh", "other run"])
+def test_start_over(start, make_row, why):
     first = start("other" if why == "other run" else "r1")
     first.add_seconds("load", 1.0)
     first.add_layer_rows([make_row()])
-    if why == "complete":
-        first.complete()
     second = start(fresh=why == "fresh")
     values = on_disk(second)
     assert (values["status"], values["seconds"], values["resumes"]) == ("running", {}, 0)
     assert second.layer_rows == read_layers(second.folder / "layers.csv") == []
 
 
-def test_a_damaged_record_is_replaced_with_a_note(start):
+def test_a_damaged_record_is_moved_aside_with_a_note(start):
     first = start()
     first.path.write_text("{")
     (note,) = on_disk(start())["notes"]
-    assert "earlier record was replaced" in note
+    (kept,) = (first.folder / "superseded").iterdir()
+    assert kept.read_text() == "{"
+    assert f"It was moved to {kept}" in note
+
+
+def test_a_record_of_a_newer_version_is_neither_read_nor_replaced(start):
+    first = start()
+    values = {**on_disk(first), "schema_version": 99}
+    first.path.write_text(json.dumps(values))
+    for act in (start, lambda: RunRecord.is_complete(first.folder)):
+        with pytest.raises(NewerRecordError, match="Upgrade crvq"):
+            act()
+    assert on_disk(first) == values
+
+
+@pytest.mark.parametrize("place", range(0, 2000, 37))
+def test_no_flipped_bit_of_a_record_goes_unnoticed(start, place):
+    record = start()
+    record.set_perplexity("wiki", full_precision=21.5, tokens=64, context=8)
+    record.complete()
+    content = bytearray(record.path.read_bytes())
+    content[place % len(content)] ^= 1 << place % 8
+    record.path.write_bytes(content)
+    try:
+        values = read_record(record.path)
+    except RecordError:
+        return
+    assert values == record.data  # white space between values
+
+
+def test_a_stopped_run_is_no_failure(start):
+    record = start()
+    with pytest.raises(KeyboardInterrupt), record:
+        raise KeyboardInterrupt
+    assert (on_disk(record)["status"], on_disk(record)["error"]) == ("stopped", None)
+
+
+def test_an_error_after_the_end_leaves_the_record_complete(start):
+    record = start()
+    with pytest.raises(KeyboardInterrupt), record:
+        record.complete()
+        raise KeyboardInterrupt
+    assert on_disk(record)["status"] == "complete"
 
 
 def test_layer_rows_replace_and_keep(start, make_row):
@@ -171,7 +221,7 @@ from pathlib import Path
 from crvq.config import CalibrationConfig, ModelConfig, RunConfig
 from crvq.tracking.record import RunRecord
 from crvq.config import StrictModel
-config = RunConfig(model=ModelConfig(name="m", source="path", path="p"), method="x",
+config = RunConfig(model=ModelConfig(name="m", source="path", path="p"), method="crvq",
                    method_params=StrictModel(), calibration=CalibrationConfig())
 record = RunRecord.start(Path(sys.argv[1]), config, "r1")
 print("started", flush=True)

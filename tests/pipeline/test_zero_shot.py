@@ -9,7 +9,7 @@ import pytest
 from crvq.errors import ConfigError
 from crvq.evaluation import zero_shot as evaluation
 from crvq.evaluation.zero_shot_loading import load_tasks
-from crvq.pipeline.measure_zero_shot import _calibrated_on_boolq, tokenizer_digest
+from crvq.pipeline.zero_shot import _calibrated_on_boolq, tokenizer_digest
 from crvq.pipeline.run import run
 from crvq.sources import task_data
 from crvq.tracking.record_schema import read_record
@@ -143,6 +143,6 @@ def test_a_tokenizer_is_known_by_what_it_does(tiny_folder):
         ({"source": "hub", "path": None}, False),
     ],
 )
-def test_boolq_on_its_own_calibration_text_is_told_of(calibration, warned):
-    record = SimpleNamespace(data={"config": {"calibration": calibration}})
-    assert _calibrated_on_boolq(SimpleNamespace(record=record)) is warned
+def test_boolq_on_its_own_calibration_text_is_warned_of(calibration, warned):
+    config = SimpleNamespace(calibration=SimpleNamespace(**calibration))
+    assert _calibrated_on_boolq(SimpleNamespace(config=config)) is warned

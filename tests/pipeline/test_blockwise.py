@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from crvq.models.block_stream import BlockStream
 from crvq.models.blocks import find_blocks
 from crvq.models.linear_slots import find_slots
 from crvq.pipeline.fingerprint import derived_seed
-from crvq.pipeline.walk import BlockWalk
+from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.tracking.events import RunListener
 from tests.architectures import build, tokens
 
@@ -44,19 +46,20 @@ class Spy:
 
 
 @pytest.fixture
-def walk_of(compose_run, tmp_path):
-    """A walk over a model, its method a spy, and what it says."""
+def quantizer_of(compose_run, tmp_path):
+    """A quantizer of a model, its method a spy, and what it reports."""
 
-    def walk(model, batch, *overrides):
+    def quantizer(model, batch, *overrides):
         config = compose_run(*overrides)
         name, blocks = find_blocks(model)
         method = Spy(create_method("crvq", config.method_params, config.seed))
         heard = Heard()
-        store, _ = BlockStore.open(tmp_path / "checkpoint", {}, fresh=True)
+        store, _ = BlockStore.open(tmp_path / "checkpoint", {})
         stream = BlockStream(model, blocks, batch, 2, torch.float32)
-        return BlockWalk(name, blocks, stream, method, store, config, heard), method, heard
+        context = SimpleNamespace(config=config, listener=heard)
+        return BlockwiseQuantizer(name, blocks, stream, method, store, context), method, heard
 
-    return walk
+    return quantizer
 
 
 def input_moment(model, batch, module):
@@ -77,22 +80,22 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize("stream", ["quantized", "full_precision"])
-def test_the_stream_decides_whose_outputs_a_block_sees(stream, walk_of):
+def test_the_stream_decides_whose_outputs_a_block_sees(stream, quantizer_of):
     """Block 1's inputs are made by block 0 as it was, or as it is after quantization."""
     model, batch = build("Llama"), tokens(4, 24)
     before = input_moment(model, batch, model.model.layers[1].self_attn.q_proj)
-    walk, method, _ = walk_of(model, batch, f"calibration.stream={stream}")
-    walk.run()
+    quantizer, method, _ = quantizer_of(model, batch, f"calibration.stream={stream}")
+    quantizer.run()
     after = input_moment(model, batch, model.model.layers[1].self_attn.q_proj)
     found = method.inputs["model.layers.1.self_attn.q_proj"].curvature.matrix
     assert close(found, before) == (stream == "full_precision")
     assert close(found, after) == (stream == "quantized")
 
 
-def test_the_model_ends_with_the_stored_weights(walk_of, tmp_path):
+def test_the_model_ends_with_the_stored_weights(quantizer_of, tmp_path):
     model, batch = build("Llama"), tokens()
-    walk, _, heard = walk_of(model, batch)
-    walk.run()
+    quantizer, _, heard = quantizer_of(model, batch)
+    quantizer.run()
     store = BlockStore.read(tmp_path / "checkpoint")
     for index, block in enumerate(find_blocks(model)[1]):
         stored = store.load_block(index)
@@ -100,15 +103,15 @@ def test_the_model_ends_with_the_stored_weights(walk_of, tmp_path):
             assert torch.equal(slot.read(), stored.weights[slot.kind].dequantize()), slot.kind
     assert [block for block, _, _ in heard.blocks] == [0, 1]
     assert [row for _, rows, _ in heard.blocks for row in rows] == heard.rows
-    assert walk.seconds.quantize > 0
-    assert walk.seconds.calibrate > 0
+    assert quantizer.seconds["quantize"] > 0
+    assert quantizer.seconds["calibrate"] > 0
 
 
-def test_inputs_carry_what_a_method_needs(walk_of):
+def test_inputs_carry_what_a_method_needs(quantizer_of):
     model, batch = build("Llama"), tokens(4, 24)
     held = model.model.layers[0].mlp.down_proj.weight.clone()
-    walk, method, _ = walk_of(model, batch, "seed=7")
-    walk.run()
+    quantizer, method, _ = quantizer_of(model, batch, "seed=7")
+    quantizer.run()
     linear = method.inputs["model.layers.0.mlp.down_proj"]
     assert linear.kind == "mlp.down_proj"
     assert linear.tokens == 4 * 24
@@ -119,14 +122,14 @@ def test_inputs_carry_what_a_method_needs(walk_of):
     assert gate.seed != up.seed
 
 
-def test_experts_without_tokens_are_quantized_and_told(walk_of):
+def test_experts_without_tokens_are_quantized_and_noted(quantizer_of):
     # All windows are one token, over and over: two of four experts see nothing in block 0.
     batch = torch.full((2, 24), 7)
     model = build("Mixtral")
     # Positions would tell the tokens apart in attention: keep its share out of the router's input.
     model.model.layers[0].self_attn.o_proj.weight.zero_()
-    walk, method, heard = walk_of(model, batch)
-    walk.run()
+    quantizer, method, heard = quantizer_of(model, batch)
+    quantizer.run()
     unseen = [x for x in method.inputs.values() if "layers.0" in x.name and not x.tokens]
     assert len(unseen) == 4
     notes = {row.name: row.notes for row in heard.rows}
@@ -141,11 +144,11 @@ def _written(model, linear):
     return next(slot.read() for slot in slots if slot.kind == linear.kind)
 
 
-def test_fused_weights_that_are_no_linears_are_told_once(walk_of):
-    walk, _, heard = walk_of(build("GptOss"), tokens())
-    walk.run()
-    told = [text for text in heard.messages if "stays in full precision" in text]
-    assert told == [
+def test_fused_weights_that_are_no_linears_are_reported_once(quantizer_of):
+    quantizer, _, heard = quantizer_of(build("GptOss"), tokens())
+    quantizer.run()
+    warned = [text for text in heard.messages if "stays in full precision" in text]
+    assert warned == [
         f"model.layers.{block}.mlp.experts.{name} stays in full precision: its block does not "
         "apply it as a linear"
         for block in range(2)
@@ -153,21 +156,21 @@ def test_fused_weights_that_are_no_linears_are_told_once(walk_of):
     ]
 
 
-def test_a_weight_that_is_not_finite_stops_with_its_name(walk_of, tmp_path):
+def test_a_weight_that_is_not_finite_stops_with_its_name(quantizer_of, tmp_path):
     model = build("Llama")
-    walk, _, _ = walk_of(model, tokens())
+    quantizer, _, _ = quantizer_of(model, tokens())
     # Where no activation passes through it before it is read.
     model.model.layers[1].mlp.down_proj.weight[0, 0] = float("inf")
     with pytest.raises(QuantizationError, match=r"weight of model\.layers\.1\.mlp\.down_proj"):
-        walk.run()
+        quantizer.run()
     assert BlockStore.read(tmp_path / "checkpoint").whole_blocks() == 1
 
 
-def test_the_survey_leaves_the_stream_and_the_weights_as_they_were(walk_of):
+def test_preparation_leaves_the_stream_and_the_weights_as_they_were(quantizer_of):
     model, batch = build("Llama"), tokens()
     before = {name: p.clone() for name, p in model.named_parameters()}
-    walk, _, _ = walk_of(model, batch, "crvq.codebook_scope=model")
-    hidden = [h.clone() for h in walk._stream.hidden]
-    walk.survey()
-    assert all(torch.equal(a, b) for a, b in zip(walk._stream.hidden, hidden, strict=True))
+    quantizer, _, _ = quantizer_of(model, batch, "crvq.codebook_scope=model")
+    hidden = [h.clone() for h in quantizer._stream.hidden]
+    quantizer.prepare()
+    assert all(torch.equal(a, b) for a, b in zip(quantizer._stream.hidden, hidden, strict=True))
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())

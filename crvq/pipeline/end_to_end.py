@@ -1,4 +1,4 @@
-"""End-to-end fine-tuning in a run: the teacher before the walk, the student after it."""
+"""End-to-end fine-tuning in a run: the teacher before quantization, the student after it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 
 from crvq.checkpoint import BlockStore
-from crvq.config import RunConfig
 from crvq.errors import ConfigError
+from crvq.files.digests import values_digest
 from crvq.finetune.end_to_end import Distillation, distill
 from crvq.finetune.free_values import (
     FreeValues,
@@ -28,13 +27,14 @@ from crvq.finetune.teacher import Student, Teacher, student_of
 from crvq.finetune.training import TrainingState
 from crvq.finetune.windows import end_to_end_windows
 from crvq.models.linear_slots import find_slots
-from crvq.models.load import LoadedModel
-from crvq.pipeline.fingerprint import derived_seed, fingerprint, tensor_digest
-from crvq.pipeline.stored_block import put_block, put_outer, store_trained
-from crvq.tracking.events import RunListener, told_training
+from crvq.pipeline.context import RunContext
+from crvq.pipeline.fingerprint import ROUNDING_ONLY, derived_seed, fingerprint, tensor_digest
+from crvq.pipeline.run_folder import CHECKPOINT
+from crvq.pipeline.stored_model import put_block, put_outer, store_trained
+from crvq.tracking.events import training_from_dict
 
-WALK_FOLDER = "checkpoint_before_end_to_end"
-"""Where the walk's blocks lie when the model is trained as a whole after it."""
+BEFORE_END_TO_END = "checkpoint_before_end_to_end"
+"""Folder of the blocks as they were before the model was trained as a whole."""
 STATE_FILE = "finetune_state.safetensors"
 _STAGE = "fine-tune end to end"
 
@@ -43,40 +43,27 @@ class EndToEndStage:
     """Distils the full-precision model into the quantized one.
 
     Args:
-        config: the run's; ``finetune.end_to_end`` is set.
-        loaded: the model; in full precision until `learn` is over.
-        windows: all calibration and fine-tuning windows, ``(samples, length)``.
-        weights: digest of the full-precision weights.
-        activation_dtype: type of forward passes.
-        cache: cache folder, where the teacher's predictions are kept for other runs.
-        folder: the run's.
-        listener: hears of progress.
+        context: of the run; its model is in full precision until `learn` is over.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        loaded: LoadedModel,
-        windows: Tensor,
-        weights: str,
-        activation_dtype: torch.dtype,
-        cache: Path,
-        folder: Path,
-        listener: RunListener,
-    ) -> None:
+    def __init__(self, context: RunContext) -> None:
+        config = context.config
         assert config.finetune.end_to_end is not None
+        assert context.texts.calibration is not None
+        assert context.folder is not None
         self._stage = config.finetune.end_to_end
-        self._config, self._model = config, loaded.model
-        self._dtype, self._folder, self._listener = activation_dtype, folder, listener
+        self._config, self._model = config, context.model
+        self._dtype, self._device = context.activation_dtype, context.device
+        self._folder, self._listener = context.folder, context.listener
+        windows = context.texts.calibration
         train, validation = end_to_end_windows(windows, config.finetune, config.calibration)
         self._windows, self._train = torch.cat([train, validation]), len(train)
-        self._device = next(loaded.model.parameters()).device
         self._fingerprint = fingerprint(
-            config, weights, windows, activation_dtype, self._device.type
+            config, context.weights, windows, context.activation_dtype, self._device.type
         )
-        key = self._teacher_key(weights)
+        key = self._teacher_key(context.weights)
         self._teacher = Teacher(
-            cache / "teacher" / key, self._stage.teacher, self._stage.top_k, self._device
+            context.cache / "teacher" / key, self._stage.teacher, self._stage.top_k, self._device
         )
 
     @cached_property
@@ -95,42 +82,43 @@ class EndToEndStage:
             self._listener.stage_advanced("teacher's predictions")
         self._listener.stage_finished("teacher's predictions", time.perf_counter() - begun)
 
-    def run(self, name: str, blocks: Sequence[nn.Module], walked: BlockStore) -> BlockStore:
-        """Train the walked model, or restore it where that was done.
+    def run(self, name: str, blocks: Sequence[nn.Module], before: BlockStore) -> BlockStore:
+        """Train the quantized model, or put its trained blocks in place where that was done.
 
         Args:
             name: of the list of blocks in the model.
-            blocks: the blocks, with the walk's quantized weights in them.
-            walked: the walk's store, complete.
+            blocks: the blocks, with quantized weights in them.
+            before: the store of these weights, complete.
 
         Returns:
             The store of the trained model.
         """
-        made_from = {**self._fingerprint, "walked_blocks": walked.digest()}
-        store, dropped = BlockStore.open(
-            self._folder / "checkpoint", made_from, fresh=self._config.force
+        made_from = {**self._fingerprint, "blocks_before": before.digest()}
+        store, message = BlockStore.open(
+            self._folder / CHECKPOINT, made_from, tolerated=ROUNDING_ONLY
         )
-        if dropped is not None:
-            self._listener.message(dropped)
-        if store.whole_blocks() < len(blocks) or store.training is None:
-            self._train_model(name, blocks, walked, store, made_from)
+        if message is not None:
+            self._listener.message(message)
+        stored = store.whole_blocks() == len(blocks) and store.outer_is_intact()
+        if not stored or store.training is None:
+            self._train_model(name, blocks, before, store, made_from)
         else:
             for index, block in enumerate(blocks):
                 put_block(block, store.load_block(index), self._config.model.skip_linears)
             put_outer(self._model, store)
         assert store.training is not None
-        self._listener.model_trained(*told_training(store.training))
+        self._listener.model_trained(*training_from_dict(store.training))
         return store
 
     def _train_model(
         self,
         name: str,
         blocks: Sequence[nn.Module],
-        walked: BlockStore,
+        before: BlockStore,
         store: BlockStore,
         made_from: dict[str, object],
     ) -> None:
-        free = self._free_values(blocks, walked)
+        free = self._free_values(blocks, before)
         if not free.leaves:
             raise ConfigError(nothing_to_train(self._config.finetune.train, "end to end"))
         steps = self._config.finetune.end_to_end_steps(self._config.calibration)
@@ -145,43 +133,44 @@ class EndToEndStage:
             self._device,
             derived_seed(self._config.seed, "finetune/end_to_end"),
         )
-        identity = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+        # A state resumes although sums round differently; the blocks' own message says so.
+        identity = values_digest(
+            {key: value for key, value in made_from.items() if key not in ROUNDING_ONLY}
+        )
         path = self._folder / STATE_FILE
-        if self._config.force:
-            path.unlink(missing_ok=True)
         begun = time.perf_counter()
-        done = distill(free, task, steps, path, identity, self._goes_on(steps), self._told)
+        done = distill(free, task, steps, path, identity, self._on_start(steps), self._on_step)
         self._listener.stage_finished(_STAGE, time.perf_counter() - begun)
         best = done.state.best
         weights = free.weights(best) if best is not None else {}
         others = free.others(best) if best is not None else {}
-        told = {
+        training = {
             "summary": asdict(done.summary),
             "points": [asdict(point) for point in done.state.points],
         }
-        store_trained(name, len(blocks), walked, store, weights, others, told)
+        store_trained(name, len(blocks), before, store, weights, others, training)
 
-    def _goes_on(self, steps: int) -> Callable[[int], None]:
+    def _on_start(self, steps: int) -> Callable[[int], None]:
         def start(step: int) -> None:
             self._listener.stage_started(_STAGE, steps)
             for _ in range(step):
                 self._listener.stage_advanced(_STAGE)
             if step:
-                self._listener.message(f"end-to-end fine-tuning goes on after {step} steps")
+                self._listener.message(f"resuming end-to-end fine-tuning after {step} steps")
 
         return start
 
-    def _told(self, state: TrainingState) -> None:
+    def _on_step(self, state: TrainingState) -> None:
         point = state.points[-1]
         perplexity = point.validation_perplexity
         beside = "" if perplexity is None else f", perplexity {perplexity:.1f}"
         note = f"validation loss {point.validation_loss:.4f}{beside}"
         self._listener.stage_advanced(_STAGE, note)
 
-    def _free_values(self, blocks: Sequence[nn.Module], walked: BlockStore) -> FreeValues:
+    def _free_values(self, blocks: Sequence[nn.Module], before: BlockStore) -> FreeValues:
         linears = []
         for index, block in enumerate(blocks):
-            stored = walked.load_block(index).weights
+            stored = before.load_block(index).weights
             linears += [
                 QuantizedSlot(f"{index}.{slot.kind}", slot, stored[slot.kind])
                 for slot in find_slots(block, self._config.model.skip_linears)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from crvq.config import ZeroShotConfig
-from crvq.pipeline.subject import Subject
+from crvq.pipeline.context import RunContext
 from crvq.tracking.events import RunListener
 
 if TYPE_CHECKING:
@@ -23,37 +23,37 @@ class ZeroShotMeasure:
     """Puts each task to the model; a task measured before in full precision is looked up.
 
     Args:
-        subject: what is measured on.
+        context: of the run.
         config: tasks and how they are put.
 
     Raises:
         ConfigError, SourceError: tasks that are not known or whose questions cannot be had.
     """
 
-    def __init__(self, subject: Subject, config: ZeroShotConfig) -> None:
+    def __init__(self, context: RunContext, config: ZeroShotConfig) -> None:
         # lm-eval takes seconds to import, and most runs do without it.
         from crvq.evaluation.zero_shot_loading import load_tasks
 
-        self._subject = subject
-        self._tasks = load_tasks(config, subject.cache)
-        self._tokenizer = tokenizer_digest(subject.loaded.tokenizer)
-        if self._tasks.message is not None:
-            subject.listener.message(self._tasks.message)
+        self._context = context
+        self._tasks = load_tasks(config, context.cache)
+        self._tokenizer = tokenizer_digest(context.loaded.tokenizer)
 
     def full_precision(self) -> None:
         """Look the scores up, or measure and remember them."""
+        if self._tasks.message is not None:
+            self._context.listener.message(self._tasks.message)
         for task in self._tasks.tasks:
             known = self._find(task)
             result = known or self._measure(task, "full precision")
             if known is None:
                 values = result.model_dump(mode="json")
-                self._subject.known.keep(values, *self._key(task))
+                self._context.known.keep(values, *self._key(task))
             self._record("full_precision", result)
 
     def quantized(self) -> None:
         """Measure."""
-        if _calibrated_on_boolq(self._subject) and "boolq" in self._tasks.config.tasks:
-            self._subject.listener.message(
+        if _calibrated_on_boolq(self._context) and "boolq" in self._tasks.config.tasks:
+            self._context.listener.message(
                 "boolq asks about passages of the text that this run was calibrated on; calibrate "
                 "on other text (calibration.path=FILE) before reporting it"
             )
@@ -63,7 +63,7 @@ class ZeroShotMeasure:
     def _find(self, task: LoadedTask) -> ZeroShotResult | None:
         from crvq.evaluation.zero_shot_result import ZeroShotResult
 
-        values = self._subject.known.find(*self._key(task))
+        values = self._context.known.find(*self._key(task))
         try:
             return None if values is None else ZeroShotResult.model_validate(values)
         except ValidationError:
@@ -75,13 +75,13 @@ class ZeroShotMeasure:
     def _measure(self, task: LoadedTask, label: str) -> ZeroShotResult:
         from crvq.evaluation.zero_shot import zero_shot
 
-        subject = self._subject
+        context = self._context
         return zero_shot(
-            subject.model,
-            subject.loaded.tokenizer,
+            context.model,
+            context.loaded.tokenizer,
             replace(self._tasks, tasks=(task,)),
-            subject.activation_dtype,
-            _Stages(subject.listener, label),
+            context.activation_dtype,
+            _Stages(context.listener, label),
         )
 
     def _record(self, which: str, result: ZeroShotResult) -> None:
@@ -98,7 +98,7 @@ class ZeroShotMeasure:
         }
         for name, scores in result.tasks.items():
             told: dict[str, Any] = scores.model_dump(exclude={"metrics"})
-            self._subject.record.set_zero_shot(
+            self._context.results.set_zero_shot(
                 name,
                 {
                     metric: {
@@ -134,10 +134,10 @@ class _Stages:
         return f"{task} of {self._label}"
 
 
-def _calibrated_on_boolq(subject: Subject) -> bool:
+def _calibrated_on_boolq(context: RunContext) -> bool:
     """Whether calibration text is made of BoolQ's passages."""
-    calibration = (subject.record.data.get("config") or {}).get("calibration") or {}
-    return calibration.get("source") == "boolq_wikipedia" and calibration.get("path") is None
+    calibration = context.config.calibration
+    return calibration.source == "boolq_wikipedia" and calibration.path is None
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,17 +1,16 @@
-"""The walk over the blocks: collect inputs, quantize, store, and hand activations on."""
+"""Quantization block by block: collect inputs, quantize, fine-tune, store, pass activations on."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
 from crvq.checkpoint import BlockStore
-from crvq.config import RunConfig
 from crvq.errors import ConfigError, QuantizationError
 from crvq.finetune.free_values import nothing_to_train
 from crvq.methods import FollowsBlocks, LinearInput, LinearShape, Method, QuantizedLinear
@@ -19,38 +18,29 @@ from crvq.models.block_stream import BlockStream
 from crvq.models.linear_slots import LinearSlot, find_slots
 from crvq.models.second_moments import InputCollector
 from crvq.pipeline.block_tuning import BlockTuner
+from crvq.pipeline.context import RunContext
 from crvq.pipeline.fingerprint import derived_seed
-from crvq.pipeline.stored_block import put_block
-from crvq.tracking.events import LayerRow, RunListener, told_training
+from crvq.pipeline.stored_model import put_block
+from crvq.tracking.events import LayerRow, training_from_dict
 from crvq.vq.curvature import Curvature, CurvatureError
 from crvq.weights.quantized import QuantizedWeight
 
-_WAY_OUT = (
-    "Blocks done before lie packed on disk. The model's weights are damaged, or its activations "
-    "too large: try activation_dtype=float32, or other calibration text"
+_REMEDY = (
+    "Completed blocks are stored. The model's weights are damaged, or its activations too large: "
+    "try activation_dtype=float32, or other calibration text"
 )
 
 
-@dataclass
-class WalkSeconds:
-    """Where the time of a walk went."""
-
-    calibrate: float = 0.0
-    quantize: float = 0.0
-    finetune: float = 0.0
-
-
-class BlockWalk:
+class BlockwiseQuantizer:
     """Quantizes a model's blocks in order.
 
     Args:
-        name: of the list of blocks in the model, for full names of linears.
+        name: of the list of blocks in the model, for full names of linear layers.
         blocks: the blocks.
         stream: calibration activations in front of the first block.
-        method: quantizes linears.
-        store: packed blocks; the walk goes on from those that are there.
-        config: the run's.
-        listener: hears of progress.
+        method: quantizes linear layers.
+        store: packed blocks; those that are there are put in place.
+        context: of the run.
     """
 
     def __init__(
@@ -60,17 +50,20 @@ class BlockWalk:
         stream: BlockStream,
         method: Method,
         store: BlockStore,
-        config: RunConfig,
-        listener: RunListener,
+        context: RunContext,
     ) -> None:
+        config = context.config
         self._name, self._blocks, self._stream = name, list(blocks), stream
-        self._method, self._store, self._listener = method, store, listener
+        self._method, self._store, self._listener = method, store, context.listener
         self._seed, self._skip = config.seed, config.model.skip_linears
         self._quantized_stream = config.calibration.stream == "quantized"
         self._tuner = BlockTuner(config, stream) if config.finetune.block is not None else None
         self._train_kinds = config.finetune.train
         self._collected = -(-config.calibration.samples // config.calibration.batch_size)
-        self.seconds = WalkSeconds()
+        self.seconds = {"calibrate": 0.0, "quantize": 0.0}
+        """Seconds by stage."""
+        if self._tuner is not None:
+            self.seconds["finetune_block"] = 0.0
 
     def run(self) -> None:
         """Quantize every block that is not stored yet; the model ends with quantized weights.
@@ -78,17 +71,21 @@ class BlockWalk:
         Raises:
             QuantizationError: NaN or infinity in an input or a weight, with the linear's name.
         """
-        done = self._store.whole_blocks()
         self._listener.stage_started("quantize", len(self._blocks))
         started = time.perf_counter()
         for index in range(len(self._blocks)):
             begun = time.perf_counter()
-            if index < done:
+            if self._store.holds(index):
                 rows = self._restore(index)
                 self._listener.block_quantized(index, rows, 0.0)
-                self._listener.stage_advanced("quantize", f"block {index} was on disk")
+                self._listener.stage_advanced("quantize", f"block {index} was stored")
                 continue
+            damaged = self._store.recorded_digest(index)
             rows = self._quantize(index)
+            if damaged is not None and damaged != self._store.recorded_digest(index):
+                # Later blocks were made from what this one was: they are made again too.
+                for message in self._store.drop_after(index):
+                    self._listener.message(message)
             seconds = time.perf_counter() - begun
             self._listener.block_quantized(index, rows, seconds)
             self._listener.stage_advanced("quantize", f"block {index}")
@@ -108,20 +105,20 @@ class BlockWalk:
             with collector.collecting() if batch < self._collected else nullcontext():
                 outputs.append(next(batches))
         inputs, kept = [], []
-        told: set[int] = set()
+        warned: set[int] = set()
         curvatures: dict[int, Curvature] = {}
         for slot in slots:
             seen = collector.statistics(slot)
             full_name = f"{self._name}.{index}.{slot.kind}"
             if seen is None:
-                self._tell_unused(full_name, slot, told)
+                self._warn_unused(full_name, slot, warned)
                 continue
             try:
                 if id(seen) not in curvatures:
                     curvatures[id(seen)] = Curvature(seen.second_moment())
             except CurvatureError as error:
                 raise QuantizationError(
-                    f"the input of {full_name} cannot be used: {error}. {_WAY_OUT}"
+                    f"the input of {full_name} cannot be used: {error}. {_REMEDY}"
                 ) from error
             weight = slot.read()
             if not bool(torch.isfinite(weight).all()):
@@ -141,18 +138,18 @@ class BlockWalk:
             kept.append(slot)
         return inputs, kept, outputs
 
-    def _tell_unused(self, full_name: str, slot: LinearSlot, told: set[int]) -> None:
-        """Say, once for all experts of a fused weight, that a linear is left alone."""
-        if id(slot.parameter) in told:
+    def _warn_unused(self, full_name: str, slot: LinearSlot, warned: set[int]) -> None:
+        """Say once, for all experts of a fused weight, that a linear layer is left alone."""
+        if id(slot.parameter) in warned:
             return
-        told.add(id(slot.parameter))
+        warned.add(id(slot.parameter))
         name = full_name if slot.expert is None else full_name.rpartition(".")[0]
         self._listener.message(
             f"{name} stays in full precision: its block does not apply it as a linear"
         )
 
-    def survey(self) -> None:
-        """Show the method the blocks that it asks for, in full precision; then start over."""
+    def prepare(self) -> None:
+        """Show the method the blocks that it asks for, in full precision; then rewind."""
         wanted = set(self._method.survey_blocks(len(self._blocks)))
         if not wanted:
             return
@@ -181,7 +178,7 @@ class BlockWalk:
         self._listener.stage_finished("survey", time.perf_counter() - started)
 
     def _restore(self, index: int) -> list[LayerRow]:
-        """Put a stored block in place and hand on the activations that it was followed by."""
+        """Put a stored block in place and pass on the activations that it led to."""
         begun = time.perf_counter()
         if self._tuner is not None:
             self._tuner.before_quantization(index)
@@ -191,10 +188,10 @@ class BlockWalk:
         put_block(self._blocks[index], stored, self._skip)
         self._follow(stored.weights)
         if stored.training is not None:
-            self._listener.block_trained(index, *told_training(stored.training))
+            self._listener.block_trained(index, *training_from_dict(stored.training))
         if self._quantized_stream:
             self._stream.advance(index)
-        self.seconds.calibrate += time.perf_counter() - begun
+        self.seconds["calibrate"] += time.perf_counter() - begun
         return stored.rows
 
     def _quantize(self, index: int) -> list[LayerRow]:
@@ -205,7 +202,7 @@ class BlockWalk:
             self._tuner.before_quantization(index)
         by_kind = {slot.kind: slot for slot in slots}
         collected = time.perf_counter()
-        self.seconds.calibrate += collected - begun
+        self.seconds["calibrate"] += collected - begun
         results: list[QuantizedLinear] = []
         for result in self._method.quantize_block(index, inputs):
             results.append(result)
@@ -215,15 +212,16 @@ class BlockWalk:
             by_kind[result.source.kind].write(result.weight.dequantize())
         weights = {result.source.kind: result.weight for result in results}
         quantized = time.perf_counter()
-        self.seconds.quantize += quantized - collected
+        self.seconds["quantize"] += quantized - collected
         self._finetune(index, by_kind, weights, rows, outputs)
         tuned = time.perf_counter()
-        self.seconds.finetune += tuned - quantized
+        if self._tuner is not None:
+            self.seconds["finetune_block"] += tuned - quantized
         if not self._quantized_stream:
             self._stream.hidden = outputs
         elif index + 1 < len(self._blocks):
             self._stream.advance(index)
-        self.seconds.calibrate += time.perf_counter() - tuned
+        self.seconds["calibrate"] += time.perf_counter() - tuned
         return rows
 
     def _finetune(
@@ -247,12 +245,12 @@ class BlockWalk:
             self._store.save_block(index, weights, rows)
             self._follow(weights)
             return
-        told = {
+        training = {
             "summary": asdict(tuned.summary),
             "points": [asdict(point) for point in tuned.points],
         }
         weights = {**weights, **tuned.weights}
-        self._store.save_block(index, weights, rows, tuned.others, told)
+        self._store.save_block(index, weights, rows, tuned.others, training)
         self._follow(weights)
         self._listener.block_trained(index, tuned.summary, tuned.points)
 
@@ -262,11 +260,11 @@ class BlockWalk:
 
 
 def linear_shapes(blocks: Sequence[nn.Module], skip: Sequence[str]) -> list[LinearShape]:
-    """The shapes of all linears of all blocks.
+    """Return the shapes of all linear layers of all blocks.
 
     Args:
         blocks: of the model.
-        skip: linears that stay in full precision (``model.skip_linears``).
+        skip: linear layers that stay in full precision (``model.skip_linears``).
     """
     slots = (slot for block in blocks for slot in find_slots(block, skip))
     return [LinearShape(slot.kind, *slot.shape) for slot in slots]

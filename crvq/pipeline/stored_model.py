@@ -1,4 +1,4 @@
-"""Stored blocks back into a model, and a model trained as a whole into blocks."""
+"""Stored blocks put back into a model, and a model trained as a whole stored as blocks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,33 @@ import torch
 from torch import Tensor, nn
 
 from crvq.checkpoint import BlockStore, StoredBlock
+from crvq.errors import CheckpointError
+from crvq.models.blocks import find_blocks
 from crvq.models.linear_slots import find_slots
 from crvq.weights.quantized import QuantizedWeight
+
+
+def restore_model(model: nn.Module, store: BlockStore, skip: Sequence[str] = ()) -> None:
+    """Write all that ``store`` holds into ``model``.
+
+    Args:
+        model: in full precision, with the weights that the store's blocks were made from.
+        store: with every block of the model.
+        skip: name endings of linear layers that stay in full precision.
+
+    Raises:
+        CheckpointError: a block is missing or damaged.
+    """
+    _, blocks = find_blocks(model)
+    whole = store.whole_blocks()
+    if whole < len(blocks):
+        raise CheckpointError(
+            f"{store.folder} holds {whole} of {len(blocks)} blocks undamaged; run the command "
+            "that made the run again: it quantizes the damaged blocks again"
+        )
+    for index, block in enumerate(blocks):
+        put_block(block, store.load_block(index), skip)
+    put_outer(model, store)
 
 
 def put_block(block: nn.Module, stored: StoredBlock, skip: Sequence[str]) -> None:
@@ -39,39 +64,39 @@ def put_outer(model: nn.Module, store: BlockStore) -> None:
 def store_trained(
     name: str,
     blocks: int,
-    walked: BlockStore,
+    before: BlockStore,
     store: BlockStore,
     weights: Mapping[str, QuantizedWeight],
     others: Mapping[str, Tensor],
     training: dict[str, Any],
 ) -> None:
-    """Store a model that was trained as a whole; what was not trained is as the walk left it.
+    """Store a model that was trained as a whole; what was not trained stays as it was.
 
     Args:
         name: of the list of blocks in the model.
         blocks: how many there are.
-        walked: the walk's store.
+        before: the store of the blocks before that training.
         store: where to.
         weights: trained ones, by ``<block>.<kind>``.
         others: trained norms and biases by their name in the model.
-        training: what the training told, as JSON can say it.
+        training: summary and loss curve, as JSON can hold them.
     """
-    shared = dict(walked.load_shared() or {})
+    shared = dict(before.load_shared() or {})
     for weight in weights.values():
         together = weight.shared()
-        if together is not None and walked.serves_model(together[0]):
+        if together is not None and before.serves_model(together[0]):
             shared |= {f"{together[0]}.{key}": part for key, part in together[1].items()}
     if shared:
         store.save_shared(shared)
     inside = tuple(f"{name}.{index}." for index in range(blocks))
     store.save_outer({key: one for key, one in others.items() if not key.startswith(inside)})
     for index in range(blocks):
-        before = walked.load_block(index)
-        own = {kind: weights.get(f"{index}.{kind}", one) for kind, one in before.weights.items()}
+        earlier = before.load_block(index)
+        own = {kind: weights.get(f"{index}.{kind}", one) for kind, one in earlier.weights.items()}
         norms = {
             key.removeprefix(inside[index]): one
             for key, one in others.items()
             if key.startswith(inside[index])
         }
-        store.save_block(index, own, before.rows, {**before.others, **norms}, before.training)
+        store.save_block(index, own, earlier.rows, {**earlier.others, **norms}, earlier.training)
     store.finish_training(training)
