@@ -10,8 +10,8 @@ import pandas as pd
 
 from crvq.report.perplexity_columns import QUANTIZED, add_perplexities
 from crvq.report.records import origin
+from crvq.report.run_labels import decides
 from crvq.report.zero_shot_columns import ACCURACY, add_accuracies
-from crvq.tracking.run_id import NOT_IDENTITY
 
 CONFIG = "config."
 SEEDS = ("config.seed", "config.calibration.seed", "config.calibration.shuffle_seed")
@@ -19,7 +19,7 @@ SEEDS = ("config.seed", "config.calibration.seed", "config.calibration.shuffle_s
 DEVICE = "config.device"
 ORIGIN = "origin"
 """Column that says which rows were not computed here: host, device and date of shipped records."""
-_LABELS = ("config.model.note", "config.budget.name")
+_LABELS = ("config.budget.name",)
 _SECONDS = "seconds."
 _OPTIONAL = (
     "model_note",
@@ -159,7 +159,7 @@ def setting_key(settings: Mapping[str, Any], but: Iterable[str] = ()) -> str:
     kept = {
         key: value
         for key, value in settings.items()
-        if key not in left_out and key.split(".")[1] not in NOT_IDENTITY
+        if key not in left_out and decides(key.removeprefix(CONFIG))
     }
     return json.dumps(kept, sort_keys=True, default=str)
 

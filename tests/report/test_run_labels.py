@@ -88,3 +88,11 @@ def test_keys_are_shortened_where_that_is_clear():
         "calibration.seed": "calibration.seed",
         "model.name": "model",
     }
+
+
+def test_keys_that_change_no_result_are_no_names(make_record):
+    def tuned(**knobs):
+        return make_record(config={"finetune": {"end_to_end": {"epochs": 2, **knobs}}})
+
+    records = [tuned(microbatch=1, save_every=5), tuned(microbatch=4, save_every=50)]
+    assert differing_values(records) == [{}, {}]
