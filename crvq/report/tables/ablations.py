@@ -119,7 +119,7 @@ def ablation_table(
         older: of :func:`crvq.report.finished_runs.older_revisions`, for a note.
     """
     settings = matched_settings(runs, ablation)
-    several = not settings.empty and settings["group"].nunique() > 1
+    several = not settings.empty and settings["shared"].any()
     columns = [*model_columns(settings), Column("shared", "with", only_csv=not several)]
     for key, head in ablation.keys.items():
         style: Style = "value" if _is_numeric(settings, _PARAMS + key) else "text"
@@ -150,9 +150,9 @@ def matched_settings(runs: pd.DataFrame, ablation: Ablation) -> pd.DataFrame:
     settings = settings[several].reset_index(drop=True)
     if settings.empty:
         return settings
-    labels = setting_labels(settings, but=ablation.columns)
-    shared = settings["group"].map(dict(zip(settings["group"], labels, strict=True)))
-    settings = settings.assign(shared=shared, change=_changes(settings, ablation))
+    settings = settings.assign(
+        shared=_shared(settings, ablation), change=_changes(settings, ablation)
+    )
     by = [column for column in ablation.columns if _is_numeric(settings, column)]
     by = by or [QUANTIZED + label for label in protocol_labels(settings)[:1]]
     ordered = [group.sort_values(by) for _, group in settings.groupby("group", sort=False)]
@@ -167,6 +167,16 @@ def _meaningful(runs: pd.DataFrame, ablation: Ablation) -> pd.DataFrame:
     for key, nothing in ablation.needs.items():
         kept &= runs.get(_PARAMS + key, pd.Series(nothing, runs.index)) != nothing
     return runs[kept]
+
+
+def _shared(settings: pd.DataFrame, ablation: Ablation) -> pd.Series:
+    """What tells the groups of one model apart; empty where a model has one group."""
+    shared = pd.Series("", index=settings.index)
+    for _, rows in settings.groupby("model", sort=False):
+        if rows["group"].nunique() > 1:
+            labels = setting_labels(rows, but=ablation.columns)
+            shared.update(rows["group"].map(dict(zip(rows["group"], labels, strict=True))))
+    return shared
 
 
 def _changes(settings: pd.DataFrame, ablation: Ablation) -> list[float]:

@@ -13,7 +13,7 @@ def test_full_precision_then_settings_by_bits_with_seeds_as_one(runs_of, make_ru
     table = main_table(runs_of(make_run(30.0, bits=2.0, reorder="none"), *seeds))
     assert table.frame["bits"].tolist() == [16.0, 1.0, 2.0]
     assert table.frame[COLUMN].tolist() == [10.0, 45.0, 30.0]
-    assert table.cells()[1][3] == "45.00 ± 7.07"  # n - 1: sqrt(50)
+    assert table.cells()[1][3] == "45.0 ± 7.1"  # n - 1: sqrt(50)
     assert "Mean ± standard deviation over seeds." in table.notes
 
 
@@ -22,9 +22,9 @@ def test_each_model_has_its_own_full_precision(runs_of, make_run):
     table = main_table(runs)
     assert table.frame[["model", "label"]].to_numpy().tolist() == [
         ["large", "full precision"],
-        ["large", "CRVQ 1x8 g8 + 3x8, λ=0.02"],
+        ["large", "CRVQ-paper"],
         ["small", "full precision"],
-        ["small", "CRVQ 1x8 g8 + 3x8, λ=0.02"],
+        ["small", "CRVQ-paper"],
     ]
     assert table.shown[0].head == "model"
 
