@@ -24,7 +24,7 @@ _KIB = 1024
 _DEGENERATE = 1e6
 """Perplexities from here on say nothing but their order of magnitude."""
 _MORE_DIGITS = 2
-"""A spread may cost the mean so many decimals; one that needs more is not worth showing."""
+"""A spread may add so many decimals to the mean; one that needs more is not worth showing."""
 
 
 def format_cell(style: Style, value: object, std: float | None = None) -> str:
@@ -76,6 +76,7 @@ class _Form:
     decimals: int
     unit: str = ""
     sign: str = ""
+    more: int = _MORE_DIGITS
 
     def write(self, value: float, decimals: int) -> str:
         return f"{value * self.factor:{self.sign},.{decimals}f}"
@@ -89,7 +90,8 @@ def _form(style: Style, number: float) -> _Form:
     if style == "duration":
         return _time_form(size)
     if style == "memory":
-        return _Form(_KIB**-2, 1, " MiB") if size < _KIB**3 else _Form(_KIB**-3, 2, " GiB")
+        small = size < _KIB**3
+        return _Form(_KIB**-2, 1, " MiB", more=0) if small else _Form(_KIB**-3, 2, " GiB", more=0)
     decimals = {
         "integer": 0,
         "bits": 3,
@@ -106,11 +108,11 @@ def _form(style: Style, number: float) -> _Form:
 
 def _time_form(seconds: float) -> _Form:
     if seconds < 100:
-        return _Form(1, 0, " s")
+        return _Form(1, 0, " s", more=0)
     minutes = seconds / 60
     if minutes < 100:
-        return _Form(1 / 60, 1 if minutes < 10 else 0, " min")
-    return _Form(1 / 3600, 1 if minutes < 600 else 0, " h")
+        return _Form(1 / 60, 1 if minutes < 10 else 0, " min", more=0)
+    return _Form(1 / 3600, 1 if minutes < 600 else 0, " h", more=0)
 
 
 def _alone(style: Style, form: _Form, number: float) -> str:
@@ -127,7 +129,7 @@ def _with_spread(form: _Form, number: float, std: float | None) -> str | None:
     exponent = _exponent(std * form.factor)
     one_digit, two_digits = max(0, -exponent), max(0, 1 - exponent)
     decimals = min(two_digits, max(form.decimals, one_digit))
-    if decimals > form.decimals + _MORE_DIGITS:
+    if decimals > form.decimals + form.more:
         return None
     mean, spread = (form.write(value, decimals) for value in (number, std))
     both = f"{mean}{form.unit} ± " if form.unit.startswith("e") else f"{mean} ± "

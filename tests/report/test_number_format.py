@@ -58,6 +58,8 @@ def test_missing_values_are_a_dash(style, value):
         ("bits", 1.1, 1e-9, "1.100"),  # rounding of sums, not a spread
         ("duration", 520.0, 30.0, "8.7 ± 0.5 min"),
         ("memory", 1024**3 * 1.5, 1024**3 * 0.02, "1.50 ± 0.02 GiB"),
+        ("memory", 1024**3 * 1.5, 1024**3 * 0.0007, "1.50 GiB"),
+        ("duration", 42.5, 0.4, "42 s"),
         ("value", 0.02, 0.001, "0.0200 ± 0.0010"),
     ],
 )

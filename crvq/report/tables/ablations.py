@@ -155,6 +155,7 @@ def matched_settings(runs: pd.DataFrame, ablation: Ablation) -> pd.DataFrame:
     )
     by = [column for column in ablation.columns if _is_numeric(settings, column)]
     by = by or [QUANTIZED + label for label in protocol_labels(settings)[:1]]
+    settings = settings.sort_values("model", kind="stable")
     ordered = [group.sort_values(by) for _, group in settings.groupby("group", sort=False)]
     return pd.concat(ordered, ignore_index=True)
 
