@@ -68,6 +68,12 @@ def run_labels(records: Sequence[Record]) -> list[str]:
     return labels
 
 
+def marked_labels(records: Sequence[Record]) -> list[str]:
+    """Return :func:`run_labels`, with a mark on records that were reused and not computed now."""
+    labels = zip(records, run_labels(records), strict=True)
+    return [f"{label} (reused)" if record.get("reused") else label for record, label in labels]
+
+
 def decides(key: str) -> bool:
     """Return whether a configuration key changes the result, or is the label of one that does."""
     return not any(key == name or key.startswith(f"{name}.") for name in _NEUTRAL)
