@@ -16,7 +16,7 @@ from crvq.pipeline.context import RunContext
 from crvq.pipeline.end_to_end import BEFORE_END_TO_END, STATE_FILE
 from crvq.pipeline.quantize import quantize
 from crvq.pipeline.run_folder import ATTEMPTS, CHECKPOINT
-from crvq.tracking.events import LayerRow, training_from_dict
+from crvq.tracking.events import LayerRow, Listeners, training_from_dict
 from crvq.tracking.finetune_csv import FINETUNE_FILE, write_finetune
 from crvq.tracking.layers_csv import LAYERS_FILE, write_layers
 from crvq.tracking.record_schema import RecordError, load_record
@@ -88,7 +88,8 @@ def repair_blocks(folder: Path, context: RunContext) -> list[str]:
         f"{', '.join(damaged)} of the finished run is damaged: making it again"
     )
     repairing = replace(context)
-    repairing.open(RecordValues(record.model_copy(deep=True)), context.listener, side)
+    values = RecordValues(record.model_copy(deep=True))
+    repairing.open(values, Listeners(values, context.listener), side)
     made = quantize(repairing)
     if made.digest() != record.result_digest:
         raise CheckpointError(

@@ -73,7 +73,8 @@ def _job_record(job: SweepJob) -> Record:
         try:
             record = placed_record(Path(job.folder), reused=bool(job.reused))
         except RecordError as damage:
-            error = {"type": "RecordError", "message": str(damage)}
+            if not job.error_type:  # else the job was refused before it had a record
+                error = {"type": "RecordError", "message": str(damage)}
             return {**nothing, "status": "failed", "error": error}
         # The job failed before it touched an earlier record, or after it closed its own.
         lost = job.error_type and record["status"] == "complete"

@@ -123,20 +123,25 @@ def test_a_block_file_that_the_manifest_does_not_name_does_not_count(tmp_path):
         store.load_block(2)
 
 
-def test_blocks_of_something_else_are_dropped_with_a_reason(tmp_path):
-    fill(tmp_path)
+def test_blocks_of_something_else_are_moved_aside_with_a_reason(tmp_path):
+    folder = tmp_path / "checkpoint"
+    fill(folder)
     other = {**FINGERPRINT, "weights_sha256": "xyz", "more": 1}
-    store, reason = BlockStore.open(tmp_path, other)
+    store, reason = BlockStore.open(folder, other)
     assert "3 packed blocks were made from something else" in reason
-    assert "more, weights_sha256 differ" in reason
+    assert "more: None then, 1 now; weights_sha256: abc then, xyz now" in reason
     assert store.whole_blocks() == 0
-    assert not list(tmp_path.glob("*.safetensors"))
+    assert not folder.exists()
+    (kept,) = (tmp_path / "superseded").iterdir()
+    assert str(kept) in reason
+    assert BlockStore.read(kept).whole_blocks() == 3
 
 
 def test_a_damaged_manifest_starts_over_with_a_reason(tmp_path):
-    fill(tmp_path)
-    (tmp_path / MANIFEST_FILE).write_text("{")
-    store, reason = BlockStore.open(tmp_path, FINGERPRINT)
+    folder = tmp_path / "checkpoint"
+    fill(folder)
+    (folder / MANIFEST_FILE).write_text("{")
+    store, reason = BlockStore.open(folder, FINGERPRINT)
     assert "is damaged" in reason
     assert "starting over" in reason
     assert store.whole_blocks() == 0
@@ -151,11 +156,23 @@ def test_a_newer_checkpoint_is_left_alone(tmp_path):
     assert (tmp_path / "block-000.safetensors").exists()
 
 
-def test_fresh_forgets_all(tmp_path):
+def test_what_only_rounds_differently_is_resumed_with_a_message(tmp_path):
     fill(tmp_path)
-    store, reason = BlockStore.open(tmp_path, FINGERPRINT, fresh=True)
-    assert reason is None
-    assert store.whole_blocks() == 0
+    changed = {**FINGERPRINT, "weights_sha256": "xyz"}
+    store, message = BlockStore.open(tmp_path, changed, tolerated={"weights_sha256"})
+    assert "weights_sha256: abc then, xyz now" in message
+    assert store.whole_blocks() == 3
+
+
+def test_a_missing_block_in_the_middle_leaves_the_others(tmp_path):
+    store = fill(tmp_path)
+    (tmp_path / "block-001.safetensors").unlink()
+    assert [store.holds(block) for block in range(4)] == [True, False, True, False]
+    assert store.intact_blocks() == [0, 2]
+    (message,) = store.drop_after(1)
+    assert "block 2 was made from another block 1" in message
+    assert store.recorded_digest(2) is None
+    assert len(list((tmp_path.parent / "superseded").iterdir())) == 1
 
 
 def test_damaged_shared_tensors_are_not_used(tmp_path):

@@ -14,7 +14,7 @@ from crvq.checkpoint.manifest import (
 )
 from crvq.errors import CheckpointError
 from crvq.finetune.curve import CurvePoint, TrainingSummary
-from crvq.tracking.events import told_training
+from crvq.tracking.events import training_from_dict
 from crvq.tracking.finetune_section import blocks_section
 
 ENTRY = BlockEntry(
@@ -41,7 +41,7 @@ def test_a_training_whose_losses_are_not_finite_comes_back_as_it_was_told(tmp_pa
     read = read_manifest(tmp_path)
     assert read.blocks[0].rows == [{"loss": -math.inf}]
     for stored in (read.training, read.blocks[0].training):
-        known, points = told_training(stored)
+        known, points = training_from_dict(stored)
         assert math.isnan(known.first_loss)
         assert known.best_loss == math.inf
         assert known.stopped == "not finite"

@@ -120,9 +120,9 @@ def test_memory_of_the_processor_counts_too(compose_config):
     ("number", "reason"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")]
 )
 def test_a_disk_that_takes_no_more_is_one_line(number, reason, tmp_path):
-    with pytest.raises(StorageError, match=f"{reason}.*the same command again: it resumes") as told:
-        with storage_advice(tmp_path):
-            raise OSError(number, os.strerror(number), "block-003.safetensors")
+    one_line = f"{reason}.*the same command again: it resumes"
+    with pytest.raises(StorageError, match=one_line) as told, storage_advice(tmp_path):
+        raise OSError(number, os.strerror(number), "block-003.safetensors")
     assert "block-003.safetensors" in str(told.value)
     with pytest.raises(FileNotFoundError), storage_advice(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "gone")

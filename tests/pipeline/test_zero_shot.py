@@ -9,8 +9,8 @@ import pytest
 from crvq.errors import ConfigError
 from crvq.evaluation import zero_shot as evaluation
 from crvq.evaluation.zero_shot_loading import load_tasks
-from crvq.pipeline.zero_shot import _calibrated_on_boolq, tokenizer_digest
 from crvq.pipeline.run import run
+from crvq.pipeline.zero_shot import _calibrated_on_boolq, tokenizer_digest
 from crvq.sources import task_data
 from crvq.tracking.record_schema import read_record
 from tests.zero_shot_data import save_tasks

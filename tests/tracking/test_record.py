@@ -184,8 +184,8 @@ def test_a_stopped_run_is_no_failure(start):
 
 def test_an_error_after_the_end_leaves_the_record_complete(start):
     record = start()
+    record.complete()
     with pytest.raises(KeyboardInterrupt), record:
-        record.complete()
         raise KeyboardInterrupt
     assert on_disk(record)["status"] == "complete"
 

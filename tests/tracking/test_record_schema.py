@@ -3,7 +3,7 @@ import json
 import pytest
 
 from crvq.tracking.record import RunRecord
-from crvq.tracking.record_schema import SCHEMA_VERSION, RecordError, read_record
+from crvq.tracking.record_schema import SCHEMA_VERSION, RecordError, read_record, write_record
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def record(tmp_path, make_config):
 def _edit(record, **changes):
     values = json.loads(record.path.read_text())
     values.update(changes)
-    record.path.write_text(json.dumps({k: v for k, v in values.items() if v != "GONE"}))
+    write_record(record.path, {k: v for k, v in values.items() if v != "GONE"})
 
 
 def test_reads_folder_and_file(record):

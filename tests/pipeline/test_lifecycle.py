@@ -1,0 +1,355 @@
+"""Finished runs are never lost: new attempts, locks, references and repairs."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from crvq.checkpoint import BlockStore
+from crvq.errors import CheckpointError, SourceError
+from crvq.files.run_lock import LockedError, RunLock
+from crvq.pipeline.blockwise import BlockwiseQuantizer
+from crvq.pipeline.run import execute, run, run_folder
+from crvq.pipeline.run_folder import ATTEMPTS, REPLACED, lock_file, publish, settle
+from crvq.tracking.record_schema import RecordError, read_record, write_record
+from tests.pipeline.test_finetune import END_TO_END
+from tests.pipeline.test_resume import PowerCutError, blocks_on_disk, cut_power_after
+
+ROOT = Path(__file__).parents[2]
+ASKED = ("eval.agreement={}",)
+
+
+def content(folder):
+    """Every file of a run by its name, but for what a later attempt may add beside it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def fail(*_):
+    raise SourceError("no such file: wiki.test.raw")
+
+
+@pytest.fixture
+def no_quantizing(monkeypatch):
+    def stop():
+        def quantize(*_):
+            raise AssertionError("quantized again")
+
+        monkeypatch.setattr(BlockwiseQuantizer, "_quantize", quantize)
+
+    return stop
+
+
+REFUSALS = {
+    "forced, with a text that is gone": ["force=true", "eval.perplexity.file.path=/nowhere.raw"],
+    "forced, with a context too long": ["force=true", "eval.perplexity.file.context=65"],
+    "blocks gone, with a context too long": ["eval.perplexity.file.context=65"],
+    "blocks gone, with a text that is gone": ["eval.perplexity.file.path=/nowhere.raw"],
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_refused_command_leaves_a_finished_run_as_it_was(case, compose_run):
+    folder = run(compose_run())
+    if case.startswith("blocks gone"):
+        shutil.rmtree(folder / "checkpoint")
+    before = content(folder)
+    with pytest.raises(Exception, match=r"no such file|longer than the model's context"):
+        run(compose_run(*REFUSALS[case]))
+    assert content(folder) == before
+    assert not (folder.parent / ATTEMPTS).exists()
+
+
+@pytest.mark.parametrize("error", [SourceError("gone"), KeyboardInterrupt(), PowerCutError()])
+def test_an_attempt_that_fails_leaves_the_finished_run(error, compose_run, monkeypatch):
+    folder = run(compose_run())
+    before = content(folder)
+
+    def stop(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockwiseQuantizer, "_quantize", stop)
+        with pytest.raises(type(error)):
+            run(compose_run("force=true"))
+    assert content(folder) == before
+    status = read_record(folder.parent / ATTEMPTS / folder.name)["status"]
+    assert status == ("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
+
+
+def test_a_forced_attempt_replaces_the_finished_run_when_it_is_complete(compose_run):
+    folder = run(compose_run())
+    before = content(folder)
+    assert run(compose_run("force=true")) == folder
+    (kept,) = (folder.parent / REPLACED).iterdir()
+    assert content(kept) == before
+    assert read_record(folder)["result_digest"] == read_record(kept)["result_digest"]
+    assert read_record(folder)["started"] > read_record(kept)["started"]
+    assert not list((folder.parent / ATTEMPTS).iterdir())
+
+
+def test_a_forced_attempt_that_was_killed_is_resumed_by_the_same_command(compose_run, monkeypatch):
+    folder = run(compose_run())
+    with monkeypatch.context() as patch:
+        cut_power_after(patch, 1)
+        with pytest.raises(PowerCutError):
+            run(compose_run("force=true"))
+    run(compose_run("force=true"))
+    assert read_record(folder)["resumes"] == 1
+    assert any("resuming with 1 completed" in note for note in read_record(folder)["notes"])
+
+
+def test_force_on_an_unfinished_run_starts_over_and_keeps_it(compose_run, monkeypatch):
+    with monkeypatch.context() as patch:
+        cut_power_after(patch, 2)
+        with pytest.raises(PowerCutError):
+            run(compose_run())
+    folder = run(compose_run("force=true"))
+    (kept,) = (folder.parent / REPLACED).iterdir()
+    assert len(blocks_on_disk(kept)) == 2
+    assert read_record(folder)["resumes"] == 0
+
+
+def test_a_swap_that_was_interrupted_is_finished(compose_run, tmp_path, no_quantizing):
+    folder = run(compose_run())
+    working = folder.parent / ATTEMPTS / folder.name
+    working.parent.mkdir()
+    folder.rename(working)
+    no_quantizing()
+    assert run(compose_run()) == folder
+    assert not working.exists()
+    settle(folder)  # nothing left to do
+    assert publish(folder, folder) is None
+
+
+def test_another_number_of_threads_resumes_and_notes_it(compose_run, monkeypatch):
+    with monkeypatch.context() as patch:
+        cut_power_after(patch, 2)
+        with pytest.raises(PowerCutError):
+            run(compose_run())
+    folder = run_folder(compose_run())
+    before = blocks_on_disk(folder)
+    threads = torch.get_num_threads()
+    try:
+        run(compose_run(f"threads={threads + 1}"))
+    finally:
+        torch.set_num_threads(threads)
+    after = blocks_on_disk(folder)
+    assert {name: after[name] for name in before} == before
+    (note,) = [note for note in read_record(folder)["notes"] if "differs" in note]
+    assert f"threads: {threads} then, {threads + 1} now" in note
+    assert "not bit-identical" in note
+
+
+def test_blocks_made_from_something_else_are_moved_aside(compose_run, tiny_texts, monkeypatch,
+                                                         tmp_path):  # fmt: skip
+    text = tmp_path / "text.txt"
+    text.write_text(tiny_texts[0].read_text())
+    config = compose_run(f"calibration.path={text}")
+    with monkeypatch.context() as patch:
+        cut_power_after(patch, 2)
+        with pytest.raises(PowerCutError):
+            run(config)
+    folder = run_folder(config)
+    before = blocks_on_disk(folder)
+    text.write_text(" ".join(reversed(text.read_text().split())))
+    run(config)
+    (kept,) = (folder / "superseded").iterdir()
+    assert kept.name.startswith("checkpoint-")
+    assert {file.name for file in kept.glob("*.safetensors")} == set(before)
+
+
+# -- damage of finished runs
+
+
+@pytest.mark.parametrize("name", ["layers.csv", "finetune.csv"])
+def test_damaged_tables_of_a_finished_run_are_written_again(name, compose_run, no_quantizing):
+    asked = (*END_TO_END,)
+    folder = run(compose_run(*asked))
+    honest = (folder / name).read_bytes()
+    no_quantizing()
+    for damage in (honest[:-2], honest.replace(b"1", b"2", 1), None):
+        (folder / name).unlink() if damage is None else (folder / name).write_bytes(damage)
+        run(compose_run(*asked))
+        assert (folder / name).read_bytes() == honest
+
+
+def test_a_damaged_table_without_its_blocks_is_an_error_that_keeps_the_run(compose_run):
+    folder = run(compose_run())
+    shutil.rmtree(folder / "checkpoint")
+    (folder / "layers.csv").write_text("x")
+    with pytest.raises(RecordError, match="force=true: the present record is kept"):
+        run(compose_run())
+    assert read_record(folder)["status"] == "complete"
+
+
+@pytest.mark.parametrize("asked", [(), ("finetune=block", "finetune.samples=8"), END_TO_END])
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_a_damaged_block_is_made_again_bit_for_bit(asked, block, compose_run):
+    folder = run(compose_run(*asked, "eval=none", "calibration.length=32"))
+    honest = content(folder / "checkpoint")
+    file = folder / "checkpoint" / f"block-{block:03d}.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 4
+    file.write_bytes(data)
+    wanted = [one for one in asked if not one.startswith("eval")]
+    run(compose_run(*wanted, "calibration.length=32", *ASKED))
+    assert content(folder / "checkpoint") == honest
+    record = read_record(folder)
+    assert record["perplexity"]["file"]["quantized"] > 1
+    assert not list((folder.parent / ATTEMPTS).iterdir())
+
+
+def test_a_block_that_cannot_be_made_again_keeps_all_others(compose_run, monkeypatch):
+    folder = run(compose_run("eval=none"))
+    file = folder / "checkpoint" / "block-001.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    before = content(folder / "checkpoint")
+    monkeypatch.setattr(BlockStore, "digest", lambda self: str(self.folder.parent.name))
+    record = json.loads((folder / "record.json").read_text())
+    write_record(folder / "record.json", {**record, "result_digest": folder.name})
+    with pytest.raises(CheckpointError, match="not bit-identical"):
+        run(compose_run())
+    assert content(folder / "checkpoint") == before
+    assert read_record(folder)["status"] == "complete"
+
+
+# -- references
+
+
+def test_a_reference_is_used_only_when_that_is_asked_for(compose_run, no_quantizing, tmp_path):
+    results = tmp_path / "results"
+    made = run(compose_run())
+    reference = results / "reference" / "other" / made.name
+    reference.parent.mkdir(parents=True)
+    made.rename(reference)
+    before = content(reference)
+    assert execute(compose_run("reuse=reference")).folder == reference
+    assert execute(compose_run("reuse=reference")).reused
+    outcome = execute(compose_run())
+    assert (outcome.folder, outcome.reused) == (made, False)
+    assert execute(compose_run()).reused
+    no_quantizing()
+    # A run of one's own comes first.
+    assert execute(compose_run("reuse=reference")).folder == made
+    assert content(reference) == before
+
+
+# -- locks
+
+
+def test_a_second_process_waits_and_finds_the_work_done(tiny_overrides, compose_run, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "run.py"), *tiny_overrides, "compare_with=null"]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    folder = run_folder(compose_run())
+    record = read_record(folder)
+    assert (record["status"], record["resumes"], len(record["attempts"])) == ("complete", 0, 1)
+    log = (folder / "run.log").read_text().splitlines()
+    assert len([line for line in log if "block 0: relative loss" in line]) == 1
+
+
+def test_who_holds_a_lock_is_said(tmp_path):
+    path = tmp_path / "run.lock"
+    with RunLock(path), pytest.raises(LockedError, match=f"process {os.getpid()} on "):
+        RunLock(path, wait=False).__enter__()
+    with RunLock(path, wait=False) as again:
+        assert not again.waited
+
+
+def test_if_locked_error_refuses_and_leaves_the_run_alone(compose_run):
+    folder = run_folder(compose_run())
+    with RunLock(lock_file(folder)), pytest.raises(LockedError, match="same command again"):
+        run(compose_run("if_locked=error"))
+    assert not folder.exists()
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    path = tmp_path / "run.lock"
+    program = (
+        "import sys, time; from pathlib import Path; from crvq.files.run_lock import RunLock\n"
+        "with RunLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(LockedError, match=f"process {process.pid} on"):
+            RunLock(path, wait=False).__enter__()
+        process.kill()
+        process.wait()
+    with RunLock(path, wait=False) as lock:
+        assert lock.holder().pid == os.getpid()
+
+
+def test_a_lock_of_another_host_counts_while_its_heart_beats(tmp_path, monkeypatch):
+    """File systems that do not lock across hosts: the heartbeat decides, not the clock."""
+    monkeypatch.setattr("crvq.files.run_lock.STALE_SECONDS", 1.0)
+    monkeypatch.setattr("crvq.files.run_lock._POLL_SECONDS", 0.05)
+    path = tmp_path / "run.lock"
+    holder = {"host": "elsewhere", "pid": 1, "started": "2126-01-01T00:00:00", "beat": 3}
+    path.with_name("run.lock.json").write_text(json.dumps(holder))
+    begun = time.monotonic()
+    with RunLock(path, wait=False):  # it stands still
+        assert time.monotonic() - begun >= 1.0
+    beats = iter([{**holder, "beat": beat} for beat in range(3, 100)])
+    monkeypatch.setattr(RunLock, "holder", lambda self: _holder(next(beats)))
+    with pytest.raises(LockedError, match="process 1 on elsewhere"):
+        RunLock(path, wait=False).__enter__()
+
+
+def _holder(values):
+    from crvq.files.run_lock import Holder
+
+    return Holder(**values)
+
+
+# -- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_stopped_by_a_signal_says_so_and_resumes(number, tiny_overrides, compose_run,
+                                                       tmp_path):  # fmt: skip
+    program = f"""
+import os, runpy, signal, sys
+from crvq.tracking.record_values import RecordValues
+heard = RecordValues.block_quantized
+def stop(self, block, rows, seconds):
+    heard(self, block, rows, seconds)
+    if block == 1:
+        os.kill(os.getpid(), {int(number)})
+RecordValues.block_quantized = stop
+sys.argv = ["run.py", *{[*tiny_overrides, "compare_with=null"]!r}]
+runpy.run_path({str(ROOT / "run.py")!r}, run_name="__main__")
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    stopped = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert stopped.returncode == 128 + number, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert "the same command resumes it" in stopped.stderr
+    folder = run_folder(compose_run())
+    record = read_record(folder)
+    assert (record["status"], record["error"]) == ("stopped", None)
+    run(compose_run())
+    record = read_record(folder)
+    assert (record["status"], record["resumes"]) == ("complete", 1)
+    assert any("resuming with 2 completed" in note for note in record["notes"])
