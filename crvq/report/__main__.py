@@ -15,7 +15,7 @@ from crvq.errors import CrvqError
 from crvq.report.dashboard import watch_dashboard, write_dashboard
 from crvq.report.dashboard.liveness import shown_status
 from crvq.report.dashboard.runs import Run
-from crvq.report.records import run_folders
+from crvq.report.records import default_tables, run_folders
 
 _DEFAULT_NAME = "report.html"
 
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line by default.
     """
     asked = _parser().parse_args(arguments)
-    out: Path = asked.out or asked.results / _DEFAULT_NAME
+    out: Path = asked.out or default_tables(asked.results).parent / _DEFAULT_NAME
+    shipped = not asked.no_reference
     console = Console(stderr=True)
 
     def say(runs: list[Run]) -> None:
@@ -40,11 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if asked.watch is None:
-            say(write_dashboard(asked.results, out, asked.experiment))
+            say(write_dashboard(asked.results, out, asked.experiment, reference=shipped))
         else:
-            note = _watch_note(asked.results, asked.experiment)
+            note = _watch_note(asked.results, asked.experiment, shipped)
             console.print(note, markup=False, highlight=False, soft_wrap=True)
-            watch_dashboard(asked.results, out, asked.experiment, asked.watch, say)
+            watch_dashboard(
+                asked.results, out, asked.experiment, asked.watch, say, reference=shipped
+            )
     except KeyboardInterrupt:
         return 0
     except CrvqError as error:
@@ -53,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _watch_note(results: Path, experiment: str | None) -> str:
+def _watch_note(results: Path, experiment: str | None, reference: bool) -> str:
     """What is being waited for: silence would look as if the page were there."""
     end = "Ctrl-C ends it"
-    if any(run_folders(results, experiment)):
+    if any(run_folders(results, experiment, reference=reference)):
         return f"watching {results}; {end}"
     kind = "run" if experiment is None else f"run of the experiment {experiment!r}"
     seen = "holds no" if results.is_dir() else "does not exist, so there is no"
@@ -76,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, help=f"file to write (default: {_DEFAULT_NAME} in that folder)"
     )
     parser.add_argument("--experiment", help="only the runs of this experiment")
+    parser.add_argument(
+        "--no-reference", action="store_true", help="leave out shipped records (RESULTS/reference)"
+    )
     parser.add_argument(
         "--watch",
         nargs="?",

@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from crvq.report.run_labels import Record, run_labels
+from crvq.report.run_labels import Record, marked_labels
 
 
 def agreement_table(records: Sequence[Record]) -> Table | None:
@@ -30,7 +30,7 @@ def agreement_table(records: Sequence[Record]) -> Table | None:
     table.add_column("text", overflow="fold")
     table.add_column("KL divergence,\nnats a token", justify="right", no_wrap=True)
     table.add_column("same most\nlikely token", justify="right", no_wrap=True)
-    for record, label in zip(records, run_labels(records), strict=True):
+    for record, label in zip(records, marked_labels(records), strict=True):
         for dataset, entry in (record.get("agreement") or {}).items():
             text = f"{dataset}, {entry['tokens']:,} tokens at {entry['context']}"
             table.add_row(

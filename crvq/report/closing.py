@@ -11,6 +11,7 @@ from crvq.report.agreement_table import agreement_table
 from crvq.report.closing_table import closing_table
 from crvq.report.generation_table import generation_table
 from crvq.report.identical_jobs import identical_jobs
+from crvq.report.records import REFERENCE
 from crvq.report.run_labels import Record
 from crvq.report.where_next import run_folder, where_next
 from crvq.report.zero_shot_table import zero_shot_table
@@ -44,7 +45,8 @@ def print_closing(
     elif with_record:
         folders = dict.fromkeys(str(run_folder(record).parent) for record in with_record)
         lines.append(f"records: {', '.join(folders)}")
-        results = dict.fromkeys(str(Path(folder).parent) for folder in folders)
+        lines += _reused(with_record)
+        results = dict.fromkeys(str(_results(Path(folder))) for folder in folders)
         lines += [f"page:    python -m crvq.report {one} --open" for one in results]
         if len(with_record) < len(records) or any(
             record.get("status") != "complete" for record in records
@@ -52,6 +54,20 @@ def print_closing(
             lines.append("next:    the same command again does only what is missing")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _reused(records: Sequence[Record]) -> list[str]:
+    """How many runs were computed now, where some were not."""
+    reused = sum(bool(record.get("reused")) for record in records)
+    if not reused:
+        return []
+    return [f"runs:    {len(records) - reused} computed now, {reused} reused"]
+
+
+def _results(experiment: Path) -> Path:
+    """The results folder that an experiment's folder lies in; that of shipped records is inside."""
+    place = experiment.parent
+    return place.parent if place.name == REFERENCE else place
 
 
 def _distinct(records: Sequence[Record]) -> list[Record]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from crvq.report.entropy_note import entropy_note
 from crvq.report.number_format import duration, perplexity
+from crvq.report.records import origin
 from crvq.report.run_labels import Record, run_labels
 
 _UNKNOWN = "-"
@@ -60,8 +61,15 @@ def closing_table(records: Sequence[Record]) -> Table:
     return table
 
 
+def reused_note(record: Record) -> str:
+    """Return where and when a record that was reused had been computed."""
+    return f"reused: {origin(record)}"
+
+
 def status_line(record: Record) -> str:
     """Why a run has no (full) results, in one line; empty for a complete run."""
+    if record.get("status") == "stopped":
+        return "stopped: the same command resumes after the last completed block"
     if record.get("status") == "failed":
         error = record.get("error") or {}
         text = " ".join(str(error.get("message", "")).split())
@@ -73,6 +81,7 @@ def _run_cells(record: Record, label: str, datasets: Sequence[_DatasetColumn]) -
     bits = record.get("bits") or {}
     status = status_line(record).partition(":")[0]
     name = escape(label) + (f" [red]{status}[/red]" if status else "")
+    name += f"\n[dim]{escape(reused_note(record))}[/dim]" if record.get("reused") else ""
     results = {_column(record, name): entry for name, entry in _perplexities(record).items()}
     return [
         name,
@@ -182,7 +191,7 @@ def _caption(
     lines = [
         f"{label}: {status_line(record)}"
         for record, label in zip(records, labels, strict=True)
-        if record.get("status") == "failed"
+        if record.get("status") in {"failed", "stopped"}
     ]
     lines += _protocol_lines(heads)
     lines.append("Bits a weight: codes, codebooks, scales and permutations, all counted.")

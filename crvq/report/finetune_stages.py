@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 FINETUNE = "config.finetune."
@@ -10,24 +11,22 @@ NORMS = " (norms)"
 _STAGES = {"block": "block", "end_to_end": "end to end"}
 
 
-def finetune_stage(row: dict[Any, Any]) -> str:
+def finetune_stage(settings: Mapping[str, Any]) -> str:
     """``none``, ``block``, ``end to end`` or ``block + end to end``; with `` (norms)`` behind it
     where norms alone are trained.
 
     Args:
-        row: of a frame with ``config.*`` columns.
+        settings: a flat configuration, as in the column ``settings`` of
+            :func:`crvq.report.records.flat_record`.
     """
     asked = {
-        str(key).removeprefix(FINETUNE).split(".")[0]
-        for key, value in row.items()
-        if str(key).startswith(FINETUNE)
-        and str(key).count(".") > 2
-        and value is not None
-        and value == value
+        key.removeprefix(FINETUNE).split(".")[0]
+        for key, value in settings.items()
+        if key.startswith(FINETUNE) and key.count(".") > 2 and value is not None
     }
     stage = " + ".join(name for key, name in _STAGES.items() if key in asked)
     if not stage:
         return NONE
-    trained = row.get(f"{FINETUNE}train")
+    trained = settings.get(f"{FINETUNE}train")
     alone = isinstance(trained, (list, tuple)) and list(trained) == ["norms"]
     return stage + (NORMS if alone else "")

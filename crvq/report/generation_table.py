@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from crvq.report.run_labels import Record, run_labels
+from crvq.report.run_labels import Record, marked_labels
 
 
 def generation_table(records: Sequence[Record]) -> Table | None:
@@ -23,7 +23,7 @@ def generation_table(records: Sequence[Record]) -> Table | None:
         The table; None if no run has continuations.
     """
     answers: dict[str, dict[tuple[str, str], None]] = {}
-    for record, label in zip(records, run_labels(records), strict=True):
+    for record, label in zip(records, marked_labels(records), strict=True):
         for entry in record.get("generations") or []:
             rows = answers.setdefault(entry["prompt"], {})
             if entry.get("full_precision") is not None:

@@ -17,9 +17,10 @@ _Params = dict[str, Any]
 
 
 def name_settings(settings: pd.DataFrame) -> list[str]:
-    """A name for every row: ``CRVQ 1x8 g8 + 3x8, λ=0.02 · reorder=sorted``.
+    """Return a name for every row: ``CRVQ-1bit``, ``CRVQ 1x8 g8 + 3x8, λ=0.02 · reorder=sorted``.
 
-    The layout first; after the dot what tells rows of the same model and layout apart.
+    The name of a preset where it is one, else the layout; after the dot what tells rows of the same
+    model and name apart.
 
     Args:
         settings: of :func:`crvq.report.settings.over_seeds`.
@@ -27,7 +28,9 @@ def name_settings(settings: pd.DataFrame) -> list[str]:
     if settings.empty:
         return []
     rows = settings.to_dict("records")
-    layouts = pd.Series([layout_name(row) for row in rows], index=settings.index)
+    layouts = pd.Series(
+        [preset_name(row) or layout_name(row) for row in rows], index=settings.index
+    )
     names = layouts.copy()
     for (_, layout), group in settings.groupby([settings["model"], layouts], sort=False):
         if len(group) == 1:
@@ -39,11 +42,25 @@ def name_settings(settings: pd.DataFrame) -> list[str]:
     return names.tolist()
 
 
+def preset_name(row: dict[Any, Any]) -> str | None:
+    """Return the name of the preset in ``conf/method`` that a setting has the layout of, if any.
+
+    Limits of the solver (``max_rounds``) are no part of it: names say them where rows differ.
+
+    Args:
+        row: of :func:`crvq.report.settings.over_seeds`.
+    """
+    if row["method"] != "crvq":
+        return None
+    seen = {key: _chosen(row, key) for key in PRESETS["CRVQ-paper"]}
+    return next((name for name, layout in PRESETS.items() if layout == seen), None)
+
+
 def layout_name(row: dict[Any, Any], *, ratio: bool = True) -> str:
     """The method and its layout; the method alone where its notation is not known.
 
     Args:
-        row: of a frame with ``config.*`` columns.
+        row: of :func:`crvq.report.settings.over_seeds`.
         ratio: whether λ is named; without it all of a sweep of λ above zero share a name.
     """
     method = str(row["method"])
@@ -52,7 +69,7 @@ def layout_name(row: dict[Any, Any], *, ratio: bool = True) -> str:
         return method
     keys, write = known
     values = {key: _chosen(row, key) for key in keys}
-    if any(value is None or value != value for key, value in values.items() if key != "group_size"):
+    if any(value is None for key, value in values.items() if key != "group_size"):
         return method
     plain = {key: _plain(value) for key, value in values.items()}
     if not ratio and plain.get(_RATIO, "0") != "0":
@@ -82,6 +99,27 @@ def _percent(part: str) -> str:
     return f"{100 * float(part):g} %"
 
 
+_PAPER = {
+    "group_size": 8,
+    "codebook_bits": 8,
+    "extended_codebooks": 3,
+    "extended_bits": 8,
+    "critical_ratio": 0.02,
+    "importance": "error_activation",
+    "reorder": "sorted",
+    "codebook_scope": "linear",
+    "codebook_dtype": "float16",
+}
+PRESETS: dict[str, _Params] = {
+    "CRVQ-paper": _PAPER,
+    "CRVQ-1bit": {
+        **_PAPER,
+        "reorder": "stratified",
+        "codebook_scope": "block",
+        "codebook_dtype": "int8",
+    },
+}
+"""Layouts that have a name of their own: ``conf/method/crvq_paper.yaml`` and ``crvq_1bit.yaml``."""
 _SPELLED = {"billm": "BiLLM", "pb_llm": "PB-LLM"}
 _LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[_Params], str]]] = {
     "crvq": (
@@ -109,10 +147,12 @@ _LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[_Params], str]]] = {
 
 
 def _chosen(row: dict[Any, Any], key: str) -> object:
-    """What a budget chose, where there is one; λ as asked: tables show what it comes to."""
-    used = row.get(f"effective.{key}")
-    asked = row.get(_PARAMS + key)
-    return asked if key == _RATIO or used is None or used != used else used
+    """What a budget chose, where there is one; λ as asked: tables show what it comes to.
+
+    A budget may choose null: a group size of null is whole rows.
+    """
+    asked, used = row["settings"].get(_PARAMS + key), row["effective_values"]
+    return used[key] if key != _RATIO and key in used else asked
 
 
 def _layout_columns(method: str) -> tuple[str, ...]:
@@ -121,6 +161,6 @@ def _layout_columns(method: str) -> tuple[str, ...]:
 
 
 def _plain(value: object) -> str:
-    if value is None or value != value:
+    if value is None:
         return ""
     return show(float(str(value))) if not isinstance(value, str) else value

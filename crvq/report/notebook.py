@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from crvq.report.records import default_tables
+
 RESULTS_VARIABLE = "CRVQ_RESULTS"
 TABLES_VARIABLE = "CRVQ_TABLES"
 
@@ -20,6 +22,6 @@ def results_folder() -> Path:
 
 
 def tables_folder() -> Path:
-    """``$CRVQ_TABLES``, or ``tables`` in the results folder."""
+    """``$CRVQ_TABLES``, or the ignored ``tables`` of the results folder."""
     named = os.environ.get(TABLES_VARIABLE)
-    return Path(named) if named else results_folder() / "tables"
+    return Path(named) if named else default_tables(results_folder())

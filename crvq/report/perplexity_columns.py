@@ -19,12 +19,6 @@ _COUNT_DRAWN = re.compile(r"\b(\d+) drawn windows\b")
 _DRAWN = re.compile(r"\b(\d+) windows drawn with seed ")
 _RESULT = re.compile(r"perplexity\.(?P<dataset>.+)\.tokens")
 
-_FORMER_WORDS = {
-    "non-overlapping windows, one tokenization": r"joined by '\n\n', one tokenization; windows do "
-    "not overlap"
-}
-"""What records said before there were other protocols, and what they say of the same one now."""
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -120,20 +114,13 @@ def _results(row: Mapping[Any, Any]) -> dict[Protocol, tuple[float, float]]:
             _integer(values["context"]) or 0,
             _integer(values["tokens"]) or 0,
             windows if capped else None,
-            todays_words(values["protocol"]) if isinstance(values["protocol"], str) else None,
+            values["protocol"] if isinstance(values["protocol"], str) else None,
         )
         found[protocol] = (
             _number(row.get(f"perplexity.{dataset}.quantized")),
             _number(row.get(f"perplexity.{dataset}.full_precision")),
         )
     return found
-
-
-def todays_words(described: str) -> str:
-    """A protocol in the words of today's records."""
-    for once, now in _FORMER_WORDS.items():
-        described = described.replace(once, now)
-    return described
 
 
 def _labels(protocols: list[Protocol]) -> dict[Protocol, str]:

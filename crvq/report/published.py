@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from crvq.errors import CrvqError
+from crvq.report.records import REFERENCE
 
 PUBLISHED_FILE = "published.csv"
 CONFIDENCE = ("high", "medium", "low")
@@ -38,7 +39,7 @@ def read_published(path: Path) -> pd.DataFrame:
     """The published numbers, typed.
 
     Args:
-        path: the CSV, or the results folder that holds ``published.csv``.
+        path: the CSV, or the results folder (:func:`published_path`).
 
     Returns:
         A row a number: ``source``, ``where``, ``model``, ``method``, ``dataset``, ``metric``,
@@ -54,7 +55,7 @@ def read_published(path: Path) -> pd.DataFrame:
         PublishedError: no such file, a column missing, a value that is not a number, or an
             unknown confidence.
     """
-    path = path / PUBLISHED_FILE if path.is_dir() else path
+    path = published_path(path) if path.is_dir() else path
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
@@ -77,6 +78,12 @@ def read_published(path: Path) -> pd.DataFrame:
     table["bits"] = table["bits_stated"].map(stated_bits).astype(float)
     table["context"] = table["context_stated"].map(stated_context).astype("Int64")
     return table
+
+
+def published_path(results_dir: Path) -> Path:
+    """Return the path of the table for a results folder: its own, else the shipped one."""
+    own = results_dir / PUBLISHED_FILE
+    return own if own.exists() else results_dir / REFERENCE / PUBLISHED_FILE
 
 
 def stated_bits(text: str) -> float | None:

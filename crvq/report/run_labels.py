@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from crvq.config import RunConfig
+from crvq.config.strict import neutral_fields
 from crvq.tracking.json_values import flatten
-from crvq.tracking.run_id import NOT_IDENTITY
 
 _ABSENT = "absent"
 _ON = "on"
@@ -16,6 +17,8 @@ _LEADERS = {"method": "method", "method_params": "method", "model": "model.name"
     "budget": "budget.name"
 }
 """A group's name stands for the values that it brings along."""
+
+_NEUTRAL = neutral_fields(RunConfig) - {"model.name", "budget.name"}
 
 Record = dict[str, Any]
 
@@ -33,7 +36,7 @@ def differing_values(records: Sequence[Record]) -> list[dict[str, Any]]:
     switches = _mark_switches(flats)
     compared = [flat for flat in flats if flat]
     keys = list(dict.fromkeys(key for flat in compared for key in flat))
-    keys = [key for key in keys if key.split(".")[0] not in NOT_IDENTITY]
+    keys = [key for key in keys if decides(key)]
     differing = [key for key in keys if _differs(key, compared, switches)]
     kept = [key for key in differing if not _follows(key, differing, compared)]
     return [{key: flat[key] for key in kept if key in flat} for flat in flats]
@@ -63,6 +66,17 @@ def run_labels(records: Sequence[Record]) -> list[str]:
             parts.append(show(value) if key == "method" else f"{names[key]}={show(value)}{arrow}")
         labels.append(record.get("label") or " ".join(parts) or str(record.get("method", "run")))
     return labels
+
+
+def marked_labels(records: Sequence[Record]) -> list[str]:
+    """Return :func:`run_labels`, with a mark on records that were reused and not computed now."""
+    labels = zip(records, run_labels(records), strict=True)
+    return [f"{label} (reused)" if record.get("reused") else label for record, label in labels]
+
+
+def decides(key: str) -> bool:
+    """Return whether a configuration key changes the result, or is the label of one that does."""
+    return not any(key == name or key.startswith(f"{name}.") for name in _NEUTRAL)
 
 
 def effective_values(record: Record) -> dict[str, tuple[Any, Any]]:

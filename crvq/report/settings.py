@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from crvq.report.finetune_stages import FINETUNE, finetune_stage
-from crvq.report.finished_runs import CONFIG, DEVICE, SEEDS, settings_of
+from crvq.report.finished_runs import CONFIG, DEVICE, ORIGIN, SEEDS, distinct
 from crvq.report.paper_table import STD
 from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED
 from crvq.report.run_labels import Record, run_labels
@@ -40,40 +40,44 @@ _PARAMS = f"{CONFIG}method_params."
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting, in the order in which settings come.
+    """Return one row per setting, in the order in which settings come.
 
-    Measured columns hold the mean over the setting's runs, and a column ``<name> std`` beside
-    each the standard deviation (n - 1; NaN for one run). ``runs`` counts them, ``run_ids`` names
-    them. All other columns are those of the setting's first run.
+    A row is one run, or the mean over runs that differ in nothing but their seeds (of each seed
+    the one that :func:`crvq.report.finished_runs.distinct` keeps). Measured columns hold the mean
+    over the runs that have a value, and a column ``<name> std`` next to each the standard
+    deviation (n - 1; NaN for one run). ``runs`` counts them, ``run_ids`` names them, ``origin``
+    says which were shipped. All other columns are those of the setting's first run.
 
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`; may be empty.
     """
     if runs.empty:
         return pd.DataFrame()
+    runs = distinct(runs)
     measured = [str(name) for name in runs if _is_measured(str(name))]
     groups = runs.groupby("setting", sort=False)
     means = groups[measured].mean()
     spreads = groups[measured].std().add_suffix(STD)
-    first = groups.first().drop(columns=measured)
+    first = runs.drop_duplicates("setting").set_index("setting").drop(columns=measured)
     extra = pd.DataFrame(
         {"runs": groups.size(), "run_ids": groups["run_id"].agg(" ".join)}, index=means.index
     )
+    first[ORIGIN] = groups[ORIGIN].agg(_origins)
     parts = pd.concat([first, means, spreads, extra], axis=1)
-    return parts.copy().reset_index()  # first() left a block a column
+    return parts.copy().reset_index()
 
 
 def setting_labels(settings: pd.DataFrame, but: Sequence[str] = ()) -> list[str]:
     """What sets each row apart from the others, as :func:`run_labels` says it.
 
     Args:
-        settings: rows with ``config.*`` columns.
-        but: configuration columns that have a column of their own.
+        settings: of :func:`over_seeds`.
+        but: configuration keys that have a column of their own.
     """
     rows = settings.to_dict("records")
-    stages = pd.Series([finetune_stage(row) for row in rows], index=settings.index)
-    told = {*but, *SEEDS, *_same_within(settings, stages)}
-    records = [_record(row, told) for row in rows]
+    stages = [finetune_stage(row["settings"]) for row in rows]
+    left_out = {*but, *SEEDS, *_same_within([row["settings"] for row in rows], stages)}
+    records = [_record(row, left_out) for row in rows]
     for record, stage in zip(records, stages, strict=True):
         record["config"]["finetune"] = stage
     return run_labels(records)
@@ -109,10 +113,21 @@ def model_notes(settings: pd.DataFrame) -> list[str]:
     return [f"{model}: {note}." for model, note in pairs if isinstance(note, str) and note]
 
 
-def _same_within(settings: pd.DataFrame, stages: pd.Series) -> list[str]:
-    """Columns of fine-tuning whose values follow from which stages there are."""
-    columns = [str(name) for name in settings if str(name).startswith(FINETUNE)]
-    return [name for name in columns if settings[name].map(str).groupby(stages).nunique().max() < 2]
+def _same_within(settings: Sequence[dict[str, Any]], stages: Sequence[str]) -> list[str]:
+    """Keys of fine-tuning whose values follow from which stages there are."""
+    keys = dict.fromkeys(key for one in settings for key in one if key.startswith(FINETUNE))
+    known = set(stages)
+    return [
+        key
+        for key in keys
+        if len({(stage, str(one.get(key))) for stage, one in zip(stages, settings, strict=True)})
+        == len(known)
+    ]
+
+
+def _origins(values: pd.Series) -> str:
+    """Where the runs of one row come from, each place once."""
+    return "; ".join(dict.fromkeys(value or "own" for value in values)) if any(values) else ""
 
 
 def _is_measured(name: str) -> bool:
@@ -121,15 +136,11 @@ def _is_measured(name: str) -> bool:
 
 def _record(row: dict[Any, Any], but: set[str]) -> Record:
     """The row as a record that :func:`run_labels` reads."""
-    kept = {key: value for key, value in settings_of(row).items() if key not in but}
+    kept = {key: value for key, value in row["settings"].items() if key not in but}
     params = {key.removeprefix(_PARAMS): kept.pop(key) for key in list(kept) if _PARAMS in key}
     config = {key.removeprefix(CONFIG): value for key, value in kept.items()}
     used = {
-        str(key).removeprefix("effective."): value
-        for key, value in row.items()
-        if str(key).startswith("effective.")
-        and _PARAMS + str(key)[10:] not in but
-        and not (isinstance(value, float) and value != value)
+        key: value for key, value in row["effective_values"].items() if _PARAMS + key not in but
     }
     return {
         "method": row["method"],

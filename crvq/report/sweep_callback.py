@@ -88,14 +88,19 @@ class SweepTable(Callback):
             print_closing(records, Console())
 
 
-def announce_record(folder: Path) -> None:
-    """Tell the sweep where this job's record lies; does nothing outside a multirun.
+def announce_record(folder: Path, reused: bool | None = None) -> None:
+    """Enter where this job's record lies in the sweep's index; does nothing outside a multirun.
 
-    Call it as soon as the run's id is known: a job that is killed is then in the table too.
+    Call it as soon as the run's id is known, so that a job that is killed is in the table too, and
+    again when the run is over.
+
+    Args:
+        folder: the run's folder.
+        reused: whether the record was there already; None where that is not known yet.
     """
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         hydra = HydraConfig.get()
-        update_job(_sweep_dir(hydra), hydra.job.num, folder=str(folder.absolute()))
+        update_job(_sweep_dir(hydra), hydra.job.num, folder=str(folder.absolute()), reused=reused)
 
 
 def current_sweep() -> str | None:

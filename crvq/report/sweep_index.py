@@ -28,6 +28,8 @@ class SweepJob:
     overrides: tuple[str, ...] = ()
     folder: str | None = None
     """The run's folder, once the job knows it."""
+    reused: bool | None = None
+    """Whether the record was there already; None until the job says so."""
     error_type: str | None = None
     error_message: str | None = None
 
@@ -69,7 +71,7 @@ def _job_record(job: SweepJob) -> Record:
     nothing: Record = {"label": label, "status": "failed" if job.error_type else "running"}
     if job.folder is not None:
         try:
-            record = placed_record(Path(job.folder))
+            record = placed_record(Path(job.folder), reused=bool(job.reused))
         except RecordError as damage:
             if not job.error_type:  # else the job was refused before it had a record
                 error = {"type": "RecordError", "message": str(damage)}

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
+
 from crvq.files.atomic import write_text
 from crvq.report.paper_table import Column, PaperTable
 
@@ -39,6 +41,9 @@ _LATEX = {
     "−": r"$-$",  # noqa: RUF001
     "\n": " ",
 }
+_FORMULA = ("=", "+", "-", "@", "\t", "\n")
+"""What a formula of a spreadsheet begins with."""
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
 _LONG_TEXT = 36
 _LONG_HEAD = 24
 _MOST_ROWS = 45
@@ -110,8 +115,27 @@ def to_latex(table: PaperTable) -> str:
 
 
 def to_csv(table: PaperTable) -> str:
-    """Unrounded values under the frame's own column names; nothing is left out."""
-    return table.raw().to_csv(index=False, lineterminator="\n")
+    """Return unrounded values under the frame's own column names; nothing is left out.
+
+    Spreadsheets run cells that begin like a formula, and records may hold any text: such texts get
+    an apostrophe in front (OWASP, "CSV Injection"). Numbers stay as they are.
+    """
+    frame = table.raw().copy()
+    for name in frame:
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            frame[name] = frame[name].map(inert_cell)
+    heads = {name: inert_cell(name) for name in frame}
+    return frame.rename(columns=heads).to_csv(index=False, lineterminator="\n")
+
+
+def inert_cell(value: object) -> object:
+    """Return a text so that no spreadsheet takes it for a formula; any other value unchanged."""
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r\n", "\n").replace("\r", "\n")  # an unquoted \r would end the row
+    if not value.lstrip(" ").startswith(_FORMULA):
+        return value
+    return value if _NUMBER.fullmatch(value) else f"'{value}"
 
 
 def write_table(table: PaperTable, folder: Path) -> list[Path]:

@@ -24,7 +24,7 @@ def where_next(record: Record) -> list[str]:
     if record.get("status") != "complete":
         return [
             *lines,
-            "next:    the same command again goes on from the last whole block; "
+            "next:    the same command again resumes after the last completed block; "
             "force=true starts over",
         ]
     lines.append(f"next:    {_sweep_command(record)}")

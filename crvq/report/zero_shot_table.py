@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from crvq.report.number_format import format_cell
-from crvq.report.run_labels import Record, run_labels
+from crvq.report.run_labels import Record, marked_labels
 from crvq.report.zero_shot_columns import task_label
 
 AT_CHANCE, BELOW_CHANCE = "≈", "▼"
@@ -20,6 +20,8 @@ _LEGEND = (
     f"{BELOW_CHANCE} below chance by more. Recovery: quantized / full precision; in brackets where "
     "full precision itself is at chance or below, and there is nothing to recover."
 )
+_LONGEST_NAME = 10
+"""Letters of a task's name on one line of a head."""
 _DETAILED = 2
 """Up to so many runs are shown with every metric; more of them with accuracies alone."""
 
@@ -34,7 +36,7 @@ def zero_shot_table(records: Sequence[Record]) -> Table | None:
     Args:
         records: as :func:`crvq.tracking.record_schema.read_record` gives them.
     """
-    labels = run_labels(records)
+    labels = marked_labels(records)
     shown = [
         (record, label)
         for record, label in zip(records, labels, strict=True)
@@ -97,8 +99,10 @@ def _fill_overview(table: Table, shown: Sequence[tuple[Record, str]]) -> None:
     tasks = list(dict.fromkeys(task for scores, _ in runs for task in scores))
     sets = list(dict.fromkeys(tuple(sorted(scores)) for scores, _ in runs if len(scores) > 1))
     table.add_column("run", overflow="fold", min_width=16)
-    for head in (*tasks, *_mean_heads(sets)):
-        table.add_column(escape(head), justify="right", overflow="fold")
+    table.padding = (0, 0, 0, 0)  # six tasks and their mean fit 80 columns
+    heads = _short_heads(tasks)
+    for head in (*heads, *_mean_heads(sets)):
+        table.add_column(escape(head), justify="right", no_wrap=head in heads, overflow="fold")
     chances = {
         task: {"chance": next(s[task].get("chance") for s, _ in runs if task in s)}
         for task in tasks
@@ -113,6 +117,18 @@ def _fill_overview(table: Table, shown: Sequence[tuple[Record, str]]) -> None:
     table.add_section()
     for scores, label in runs:
         table.add_row(escape(label), *_overview_cells(tasks, sets, scores, "quantized"))
+
+
+def _short_heads(tasks: Sequence[str]) -> list[str]:
+    """Heads in short lines; what all tasks share (``first 100``) is said below the table."""
+    parts = [task.split(", ") for task in tasks]
+    if len(tasks) > 1 and len({tuple(part[1:]) for part in parts}) == 1:
+        parts = [part[:1] for part in parts]
+    return ["\n".join([_short_name(name), *asked]) for name, *asked in parts]
+
+
+def _short_name(task: str) -> str:
+    return task if len(task) <= _LONGEST_NAME else "_\n".join(task.rsplit("_", 1))
 
 
 def _mean_heads(sets: Sequence[tuple[str, ...]]) -> list[str]:

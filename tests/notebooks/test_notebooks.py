@@ -29,7 +29,7 @@ def run(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_on_the_committed_records(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("CRVQ_RESULTS", str(ROOT / "results"))
+    monkeypatch.setenv("CRVQ_RESULTS", str(ROOT / "results" / "reference"))
     monkeypatch.setenv("CRVQ_TABLES", str(tmp_path))
     shown = run(path)
     assert shown
@@ -40,7 +40,7 @@ def test_without_records_they_say_so(tmp_path, monkeypatch):
     """All in one kernel: nothing but messages is shown, and nothing fails."""
     monkeypatch.setenv("CRVQ_RESULTS", str(tmp_path))
     monkeypatch.setenv("CRVQ_TABLES", str(tmp_path / "tables"))
-    published = (ROOT / "results" / "published.csv").read_bytes()
+    published = (ROOT / "results" / "reference" / "published.csv").read_bytes()
     (tmp_path / "published.csv").write_bytes(published)
     joined = nbformat.v4.new_notebook()
     for path in NOTEBOOKS:

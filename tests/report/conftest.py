@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from crvq.report.finished_runs import finished_runs
-from crvq.tracking.json_values import flatten
+from crvq.report.records import flat_record
 from crvq.tracking.record_schema import Record
 
 NOW = "2025-01-02T03:04:05+00:00"
@@ -66,7 +66,7 @@ def runs_of() -> Callable[..., pd.DataFrame]:
     """Finished runs of records, as they would come out of a results folder."""
 
     def runs(*records: dict[str, Any]) -> pd.DataFrame:
-        flat = [{**flatten(record), "folder": record["run_id"]} for record in records]
+        flat = [flat_record(record, record["run_id"]) for record in records]
         return finished_runs(pd.DataFrame(flat))
 
     return runs

@@ -31,3 +31,17 @@ def test_a_sweep_says_what_came_out_identical_and_what_is_missing(make_record):
 def test_only_failed_jobs(make_record):
     failed = {"label": "x", "status": "failed", "error": {"type": "E", "message": "m"}}
     assert "x: failed: E: m" in printed([failed])
+
+
+def test_a_sweep_says_what_was_computed_and_what_was_reused(make_record):
+    reference = {"results_dir": "results/reference"}
+    records = [
+        make_record("r1", reused=True, config=reference),
+        make_record("r2", reused=True, params={"codebooks": 2}, config=reference),
+        make_record("r3", reused=False, params={"codebooks": 3}),
+    ]
+    text = printed(records)
+    assert "runs:    1 computed now, 2 reused" in text
+    assert "records: results/reference/default, results/default" in text
+    assert text.count("python -m crvq.report") == 1
+    assert "reused" not in printed([{**record, "reused": False} for record in records])

@@ -145,7 +145,7 @@ def test_notes_on_models_are_there_once(make_record):
 
 
 def test_long_durations(make_record):
-    assert "1:01:05 h" in render([make_record(seconds={"quantize": 3665.0})])
+    assert "61 min" in render([make_record(seconds={"quantize": 3665.0})])
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -177,3 +177,19 @@ def test_many_datasets_leave_room_for_all_columns(make_record):
     assert "42 s" in text
     for name in names:
         assert f"{name} at 2048: perplexity over the first 8 windows, 16,384 tokens." in text
+
+
+def test_a_reused_row_says_where_and_when_it_was_computed(make_record):
+    about = {"host": "far", "device": "cuda:0", "finished": "2026-11-02T10:00:00+00:00"}
+    reused = make_record(**about, reused=True)
+    text = render([make_record(params={"critical_ratio": 0.01}), reused])
+    assert "reused: far, cuda:0, 2026-11-02" in text
+    assert text.count("reused") == 1
+    named = render([{**reused, "device_name": "H100"}])
+    assert "reused: far, H100, 2026-11-02" in named
+
+
+def test_a_stopped_run_says_how_to_resume(make_record):
+    text = render([make_record(status="running") | {"status": "stopped"}])
+    words = " ".join(text.split())
+    assert "stopped: the same command resumes after the last completed block" in words

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 
 from crvq.report.finetune_stages import finetune_stage
@@ -12,7 +10,7 @@ FINE = "config.finetune."
     [
         ({}, "none"),
         ({FINE + "samples": 64, FINE + "validation": 0.1, FINE + "block": None}, "none"),
-        ({FINE + "block.epochs": math.nan}, "none"),
+        ({FINE + "end_to_end": None}, "none"),
         ({FINE + "block.epochs": 2}, "block"),
         ({FINE + "end_to_end.epochs": 2}, "end to end"),
         ({FINE + "end_to_end.epochs": 2, FINE + "block.epochs": 2}, "block + end to end"),

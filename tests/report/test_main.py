@@ -93,3 +93,14 @@ def test_watch_says_that_it_waits(there, seen, tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert seen in told
     assert "waiting for the first" in told
+
+
+def test_shipped_records_can_be_left_out(results, make_record, capsys):
+    shipped = results / "reference" / "b" / "2" / "record.json"
+    write_json(shipped, make_record("2"))
+    assert main([str(results)]) == 0
+    assert "2 complete" in capsys.readouterr().err
+    assert main([str(results), "--no-reference"]) == 0
+    assert "1 complete" in capsys.readouterr().err
+    assert main([str(results / "reference")]) == 0
+    assert not (results / "reference" / "report.html").exists()

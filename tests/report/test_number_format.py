@@ -19,8 +19,11 @@ from crvq.report.number_format import format_cell
         ("percent", -0.0651, "-6.5 %"),
         ("percent", 0.1, "+10.0 %"),
         ("loss", 0.000123456, "0.000123"),
-        ("duration", 119.4, "119 s"),
-        ("duration", 3665.0, "1:01:05 h"),
+        ("duration", 42.4, "42 s"),
+        ("duration", 133.0, "2.2 min"),
+        ("duration", 1204.0, "20 min"),
+        ("duration", 6120.0, "1.7 h"),
+        ("duration", 36_000.0, "10 h"),
         ("memory", 1024**2 * 1.5, "1.5 MiB"),
         ("memory", 1024**3 * 1.5, "1.50 GiB"),
         ("value", 0.02, "0.02"),
@@ -39,11 +42,29 @@ def test_missing_values_are_a_dash(style, value):
     assert format_cell(style, value) == "-"
 
 
-def test_a_spread_has_the_digits_of_its_mean():
-    assert format_cell("perplexity", 50.123, 1.5) == "50.12 ± 1.50"
-    assert format_cell("perplexity", 1103.2, 25.31) == "1,103 ± 25"
-    assert format_cell("perplexity", 4.2e6, 31e3) == "4.2e6 ± 3.1e4"
-    assert format_cell("percent", 0.1, 0.02) == "+10.0 % ± 2.0 %"
+@pytest.mark.parametrize(
+    ("style", "mean", "std", "shown"),
+    [
+        ("perplexity", 50.123, 1.5, "50.1 ± 1.5"),
+        ("perplexity", 45.0, 7.0711, "45.0 ± 7.1"),
+        ("perplexity", 1103.2, 25.31, "1,103 ± 25"),
+        ("perplexity", 1159.4, 174.2, "1,159 ± 174"),
+        ("perplexity", 39.3, 0.996, "39.3 ± 1.0"),
+        ("perplexity", 4.2e6, 31e3, "4.20e6 ± 0.03e6"),
+        ("percent", 0.1, 0.02, "+10.0 ± 2.0 %"),
+        ("loss", 0.0226, 5.14e-05, "0.02260 ± 0.00005"),
+        ("accuracy", 0.405, 0.049, "40.5 ± 4.9"),
+        ("bits", 1.1, 1e-4, "1.1000 ± 0.0001"),
+        ("bits", 1.1, 1e-9, "1.100"),  # rounding of sums, not a spread
+        ("duration", 520.0, 30.0, "8.7 ± 0.5 min"),
+        ("memory", 1024**3 * 1.5, 1024**3 * 0.02, "1.50 ± 0.02 GiB"),
+        ("memory", 1024**3 * 1.5, 1024**3 * 0.0007, "1.50 GiB"),
+        ("duration", 42.5, 0.4, "42 s"),
+        ("value", 0.02, 0.001, "0.0200 ± 0.0010"),
+    ],
+)
+def test_a_mean_has_the_digits_of_its_spread(style, mean, std, shown):
+    assert format_cell(style, mean, std) == shown
 
 
 @pytest.mark.parametrize("std", [None, math.nan, 0.0], ids=str)

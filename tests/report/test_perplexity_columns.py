@@ -49,20 +49,6 @@ def test_contexts_caps_and_protocols_never_share_a_column():
     assert "wiki, 64, first 2 windows" in labels
 
 
-def test_one_protocol_in_the_words_of_two_versions():
-    kinds = [
-        entry(1.0, protocol="A text; non-overlapping windows, one tokenization"),
-        entry(2.0, protocol=r"A text; joined by '\n\n', one tokenization; windows do not overlap"),
-        entry(3.0, protocol=r"A text; joined by '\n\n', one tokenization; windows overlap by 8"),
-    ]
-    runs = add_perplexities(frame_of(*({"wiki": kind} for kind in kinds)))
-    assert protocol_labels(runs) == [
-        "wiki, 64, windows do not overlap",
-        "wiki, 64, windows overlap by 8",
-    ]
-    assert runs[f"{QUANTIZED}wiki, 64, windows do not overlap"].tolist()[:2] == [1.0, 2.0]
-
-
 def test_infinity_is_a_value_and_no_records_are_no_labels():
     runs = add_perplexities(frame_of({"wiki": entry(math.inf)}))
     assert runs[f"{QUANTIZED}wiki, 64"].tolist() == [math.inf]

@@ -12,7 +12,7 @@ from crvq.report.published import (
     stated_context,
 )
 
-COMMITTED = Path(__file__).parents[2] / "results"
+COMMITTED = Path(__file__).parents[2] / "results" / "reference"
 HEAD = (
     "source,source_url_or_repo,model,method,avg_bits,dataset_or_task,metric,value,seqlen,note,"
     "confidence"

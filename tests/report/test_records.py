@@ -1,7 +1,7 @@
 import pytest
 
 from crvq.files.atomic import write_json
-from crvq.report.records import layer_table, load_layers, load_records
+from crvq.report.records import default_tables, layer_table, load_layers, load_records
 from crvq.tracking.events import LayerRow
 from crvq.tracking.json_values import to_json
 from crvq.tracking.layers_csv import write_layers
@@ -74,7 +74,7 @@ def test_layers_are_told_by_the_folder_that_records_have(results):
     assert set(load_layers(results)["folder"]) == folders
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b"half a li"], ids=repr)
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b"a,b\n1,2\n", b"half a li"], ids=repr)
 def test_a_damaged_table_costs_no_other(results, caplog, damage):
     path = results / "two" / "c" / "layers.csv"
     path.write_bytes(damage)
@@ -88,3 +88,39 @@ def test_words_in_place_of_numbers_are_damage(results):
     path.write_text(path.read_text().replace("\n0,", "\nmany,"))
     with pytest.raises(RecordError, match="many"):
         layer_table(path.parent)
+
+
+@pytest.mark.parametrize("text", ["", "\n"])
+def test_a_run_that_failed_before_its_first_block_has_no_layers(results, caplog, text):
+    (results / "one" / "b" / "layers.csv").write_text(text)
+    assert layer_table(results / "one" / "b").empty
+    assert load_layers(results)["run_id"].tolist() == ["a", "a", "c", "c"]
+    assert not caplog.records
+
+
+def test_damage_is_no_reason_to_delete_a_run(results):
+    path = results / "two" / "c" / "layers.csv"
+    path.write_bytes(b"half a li")
+    with pytest.raises(RecordError) as caught:
+        layer_table(path.parent)
+    assert "Remove" not in str(caught.value)
+
+
+def test_shipped_records_come_after_own_ones(results, make_record):
+    record = make_record("s")
+    write_json(results / "reference" / "two" / "s" / "record.json", to_json(record))
+    table = load_records(results)
+    assert table["run_id"].tolist() == ["a", "b", "z", "c", "s"]
+    assert table["reference"].tolist() == [False] * 4 + [True]
+    assert load_records(results, "two", reference=False)["run_id"].tolist() == ["c"]
+    assert load_records(results / "reference")["reference"].tolist() == [True]
+
+
+def test_an_experiment_is_a_name_and_not_a_pattern(results):
+    assert load_records(results, "*").empty
+    assert load_records(results, "t[w]o").empty
+
+
+def test_tables_of_shipped_records_go_to_the_ignored_folder(tmp_path):
+    assert default_tables(tmp_path) == tmp_path / "tables"
+    assert default_tables(tmp_path / "reference") == tmp_path / "tables"

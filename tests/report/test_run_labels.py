@@ -1,6 +1,6 @@
 import pytest
 
-from crvq.report.run_labels import differing_values, run_labels, short_names
+from crvq.report.run_labels import differing_values, marked_labels, run_labels, short_names
 
 
 def test_only_what_differs(make_record):
@@ -88,3 +88,17 @@ def test_keys_are_shortened_where_that_is_clear():
         "calibration.seed": "calibration.seed",
         "model.name": "model",
     }
+
+
+def test_keys_that_change_no_result_are_no_names(make_record):
+    def tuned(**knobs):
+        return make_record(config={"finetune": {"end_to_end": {"epochs": 2, **knobs}}})
+
+    records = [tuned(microbatch=1, save_every=5), tuned(microbatch=4, save_every=50)]
+    assert differing_values(records) == [{}, {}]
+
+
+def test_reused_records_are_marked(make_record):
+    records = [make_record(params={"critical_ratio": ratio}) for ratio in (0.0, 0.01)]
+    marked = marked_labels([records[0], {**records[1], "reused": True}])
+    assert marked == ["critical_ratio=0", "critical_ratio=0.01 (reused)"]

@@ -51,3 +51,10 @@ def test_a_jobs_own_error_wins_over_an_earlier_complete_record(tmp_path, run_fol
     first, second = sweep_records(tmp_path)
     assert (first["status"], first["error"]["message"]) == ("failed", "no model")
     assert second["error"]["message"] == "fuller"
+
+
+def test_jobs_keep_whether_they_reused_a_record(tmp_path, run_folder):
+    for number, reused in enumerate((True, False, None)):
+        update_job(tmp_path, number, folder=run_folder(f"r{number}"), reused=reused)
+    update_job(tmp_path, 0, overrides=["x=0"])
+    assert [record["reused"] for record in sweep_records(tmp_path)] == [True, False, False]

@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 from crvq.report.paper_table import Column, PaperTable
 from crvq.report.table_files import (
     escape_latex,
+    inert_cell,
     to_csv,
     to_latex,
     to_markdown,
@@ -82,7 +83,7 @@ def latex_text(escaped):
 def test_markdown_shows_every_letter_and_no_provenance():
     text = to_markdown(table_of(NASTY, "x"))
     assert cells_seen_by_markdown(text) == [
-        "na_me", "perplexity", NASTY, "57.90 ± 1.25", "x", "58.90 ± 1.25",
+        "na_me", "perplexity", NASTY, "57.9 ± 1.2", "x", "58.9 ± 1.2",
     ]  # fmt: skip
     assert "r0" not in text
 
@@ -104,7 +105,7 @@ def test_latex_is_a_booktabs_table():
     assert r"\label{tab:t-1}" in text
     assert r"\begin{tabular}{lr}" in text
     assert text.count(r"\midrule") == 3  # below the head, and between three sections
-    assert r"a & 57.90 $\pm$ 1.25 \\" in text
+    assert r"a & 57.9 $\pm$ 1.2 \\" in text
     assert r"50 \% noise" in text
     assert text.count("{") == text.count("}")
 
@@ -145,3 +146,38 @@ def test_files_of_tables_without_rows_do_not_stay(tmp_path, notes):
     if notes:
         assert "said why" in (tmp_path / "t_1.md").read_text()
         assert "said why" in (tmp_path / "t_1.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+A1",
+        "-A1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "  =1",
+        '=HYPERLINK("http://x","y")',
+        "+.5 bits",
+    ],
+)
+def test_no_cell_is_a_formula_to_a_spreadsheet(text):
+    table = table_of(text, "plain")
+    read = pd.read_csv(io.StringIO(to_csv(table)), dtype=str, keep_default_na=False)
+    assert read["name"].tolist() == [f"'{text}".replace("\r", "\n"), "plain"]
+    assert inert_cell(inert_cell(text)) == inert_cell(text)
+
+
+def test_numbers_are_no_formulas():
+    frame = table_of("a").frame.assign(ppl=[-0.5], name=["-1.25e-05"])
+    read = pd.read_csv(io.StringIO(to_csv(table_of("a", frame=frame))))
+    assert read["ppl"].tolist() == [-0.5]
+    assert read["name"].tolist() == [-1.25e-05]
+
+
+def test_a_head_is_no_formula():
+    table = table_of("a")
+    frame = table.frame.rename(columns={"name": "=cmd"})
+    table = table_of("a", frame=frame, columns=(Column("=cmd", "x"),))
+    assert to_csv(table).splitlines()[0] == "'=cmd"

@@ -109,3 +109,15 @@ def test_other_limits_have_columns_and_means_of_their_own(make_record):
     assert row(text, "critical_ratio=0.1")[1:] == ["40.0", "40.0", "-", "-", "40.0", "-"]
     assert row(text, "critical_ratio=0.2")[1:] == ["-", "-", "40.0", "40.0", "-", "40.0"]
     assert row(text, "chance  ")[1:] == ["25.0"] * 6
+
+
+def test_six_tasks_and_their_mean_fit_80_columns(make_record):
+    names = ("winogrande", "piqa", "hellaswag", "arc_easy", "arc_challenge", "boolq")
+    scores = {name: task(quantized=0.25, limit=100) for name in names}
+    records = [make_record(params={"codebooks": n}, zero_shot=scores) for n in (1, 2, 3)]
+    lines = printed(records, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    (head,) = [line.split() for line in lines if "winogrande" in line and "mean" in line]
+    assert head[-4:] == ["arc_easy", "challenge", "boolq", "mean"]
+    assert row("\n".join(lines), "full precision  ")[-1] == "60.0"
+    assert "first 100" not in " ".join(lines[:5])  # said once, below

@@ -59,8 +59,8 @@ def finetuning_helps(evidence: Evidence, stage: str, without: str) -> Finding:
         keys = [key for key in keys if not key.startswith(before) or key == f"{before}samples"]
     pairs = evidence.pairs(
         keys,
-        lambda row: finetune_stage(row) == without,
-        lambda row: finetune_stage(row) == stage,
+        lambda row: finetune_stage(row["settings"]) == without,
+        lambda row: finetune_stage(row["settings"]) == stage,
     )
     nothing = f"no record with fine-tuning ({stage}) has a twin with {without}"
     return finding_of_pairs(pairs, nothing)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from crvq.report.claims.pair import Pair, Row
 from crvq.report.claims.seed_noise import SeedNoise
-from crvq.report.finished_runs import CONFIG, quantized_runs, setting_key
+from crvq.report.finished_runs import CONFIG, distinct, quantized_runs, setting_key
 from crvq.report.layout_names import name_settings
 from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED, protocol_labels
 from crvq.report.settings import over_seeds
@@ -26,7 +26,7 @@ class Evidence:
     """
 
     def __init__(self, runs: pd.DataFrame) -> None:
-        self.runs = quantized_runs(runs)
+        self.runs = distinct(quantized_runs(runs))
         self.settings = over_seeds(self.runs)
         self.noise = SeedNoise(self.runs)
         names = name_settings(self.settings)
@@ -57,7 +57,7 @@ class Evidence:
         but = tuple(keys)
         sides: dict[str, tuple[list[Row], list[Row]]] = {}
         for row in self.rows():
-            first, second = sides.setdefault(setting_key(row, but=but), ([], []))
+            first, second = sides.setdefault(setting_key(row["settings"], but), ([], []))
             if is_without(row):
                 first.append(row)
             elif is_with(row):
@@ -75,14 +75,14 @@ class Evidence:
         found: dict[str, list[Row]] = {}
         for row in self.rows():
             if all(param(row, key.removeprefix(PARAMS)) is not None for key in keys):
-                found.setdefault(setting_key(row, but=keys), []).append(row)
+                found.setdefault(setting_key(row["settings"], keys), []).append(row)
         return [rows for rows in found.values() if len(rows) > 1]
 
     def alike(self, counts: Callable[[str], bool]) -> list[list[Row]]:
-        """All settings, of any method, in groups with equal values of the columns that count."""
+        """Settings of any method, grouped by the values of the configuration keys that count."""
         found: dict[str, list[Row]] = {}
         for row in self.rows():
-            kept = {key: value for key, value in row.items() if counts(str(key))}
+            kept = {key: value for key, value in row["settings"].items() if counts(key)}
             found.setdefault(setting_key(kept), []).append(row)
         return list(found.values())
 
@@ -120,10 +120,8 @@ def param(row: Row, name: str) -> Any:  # noqa: ANN401
 
     What a budget chose goes before what was asked, but for λ: that is what pairs are told by.
     """
-    value, used = row.get(PARAMS + name), row.get(f"effective.{name}")
-    if name != "critical_ratio" and value is not None and used is not None and used == used:
-        value = used
-    return None if isinstance(value, float) and math.isnan(value) else value
+    value, used = row["settings"].get(PARAMS + name), row["effective_values"].get(name)
+    return used if name != "critical_ratio" and value is not None and used is not None else value
 
 
 def uses_critical(row: Row) -> bool:

@@ -1,6 +1,6 @@
 """The claims of CRVQ (arXiv 2412.09282), and steps of its algorithm taken as claims.
 
-The sizes and where they were read stand in ``results/published.csv``.
+The sizes and where they were read stand in ``results/reference/published.csv``.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class SeedNoise:
             row: a setting, of :func:`crvq.report.settings.over_seeds`.
             label: the protocol.
         """
-        stage, damage = finetune_stage(row), _damage(row[QUANTIZED + label], row, label)
+        stage, damage = finetune_stage(row["settings"]), _damage(row[QUANTIZED + label], row, label)
         regime = [
             one
             for one in self._repeated
@@ -98,7 +98,7 @@ def _seeds_of(group: pd.DataFrame, label: str) -> _Repeated:
     logs = [math.log(value) for value in group[QUANTIZED + label]]
     mean = sum(logs) / len(logs)
     return _Repeated(
-        finetune_stage(first),
+        finetune_stage(first["settings"]),
         _damage(math.exp(mean), first, label),
         sum((value - mean) ** 2 for value in logs),
         len(logs) - 1,

@@ -9,6 +9,7 @@ import pandas as pd
 from crvq.report.claims.claim import Claim, Finding
 from crvq.report.claims.evidence import Evidence
 from crvq.report.claims.paper_claims import CLAIMS
+from crvq.report.finished_runs import older_note
 from crvq.report.paper_table import Column, PaperTable, unique_notes
 from crvq.report.settings import model_notes
 
@@ -26,8 +27,18 @@ def judge_claims(
     return [(claim, claim.check(evidence)) for claim in claims]
 
 
-def claims_table(runs: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> PaperTable:
-    """Claim, rule, what we measured, verdict, and the runs behind it."""
+def claims_table(
+    runs: pd.DataFrame,
+    claims: Sequence[Claim] = CLAIMS,
+    older: pd.DataFrame | None = None,
+) -> PaperTable:
+    """Return claim, rule, what we measured, verdict, and the runs behind it.
+
+    Args:
+        runs: of :func:`crvq.report.finished_runs.finished_runs`; may be empty.
+        claims: the paper's by default.
+        older: of :func:`crvq.report.finished_runs.older_revisions`, for a note.
+    """
     evidence = Evidence(runs)
     rows = [
         {
@@ -45,6 +56,7 @@ def claims_table(runs: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> PaperT
         settings = evidence.settings
         notes.append(f"Models: {', '.join(sorted(set(settings['model'])))}.")
         notes += model_notes(settings)
+    notes += older_note(older)
     columns = (
         Column("claim", "claim"),
         Column("source", "source (confidence)"),

@@ -20,7 +20,7 @@ _CLOCKS_DIFFER = 60.0
 
 
 def progress(run: Run, runs: Sequence[Run], now: datetime | None = None) -> dict[str, Any]:
-    """Progress of a run whose status is ``running``.
+    """Progress of a run whose status is ``running`` or ``stopped``.
 
     Whether its process lives is looked up on the host that wrote the record; from elsewhere,
     silence has to do.
@@ -47,7 +47,7 @@ def progress(run: Run, runs: Sequence[Run], now: datetime | None = None) -> dict
         "stage": stage.get("name"),
         "elapsed": _seconds_since(began, now),
         "silent": max(silent, 0.0),
-        "alive": _is_alive(attempts[-1] if attempts else {}, silent),
+        "alive": run.status == "running" and _is_alive(attempts[-1] if attempts else {}, silent),
     }
 
 

@@ -11,6 +11,8 @@ from crvq.weights.bits import BIT_PARTS
 
 _DESCRIBE_THE_RUN = (
     "config",
+    "algorithm",
+    "reused",
     "attempts",
     "schema_version",
     "seeds",

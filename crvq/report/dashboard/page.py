@@ -51,6 +51,8 @@ def write_dashboard(
     out: Path,
     experiment: str | None = None,
     reload_seconds: float | None = None,
+    *,
+    reference: bool = True,
 ) -> list[Run]:
     """Read all run records and write the page, whole or not at all.
 
@@ -59,6 +61,7 @@ def write_dashboard(
         out: the HTML file; its folder is made if need be.
         experiment: only this one.
         reload_seconds: make the open page load itself again every so often.
+        reference: include shipped records.
 
     Returns:
         The runs that the page shows.
@@ -67,7 +70,7 @@ def write_dashboard(
         NoRunsError: there are none.
         PageError: ``out`` is a folder, or cannot be written.
     """
-    runs = load_runs(results_dir, experiment)
+    runs = load_runs(results_dir, experiment, reference=reference)
     if not runs:
         raise no_runs(results_dir, experiment)
     text = render(dashboard_payload(runs, results_dir), reload_seconds)

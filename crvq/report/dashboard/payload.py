@@ -77,13 +77,14 @@ def _published(results_dir: Path) -> dict[str, Any]:
 
 def _run(run: Run, runs: Sequence[Run], protocols: ProtocolNames) -> dict[str, Any]:
     record = run.record
-    under_way = progress(run, runs) if run.status == "running" else None
+    under_way = progress(run, runs) if run.status in {"running", "stopped"} else None
     return {
         "key": run.key,
         "run_id": run.folder.name,
         "experiment": run.experiment,
         "label": run.label,
         "folder": str(run.folder),
+        "reference": run.reference,
         "status": shown_status(run, runs),
         "model": record.get("model"),
         "model_note": record.get("model_note"),

@@ -9,6 +9,7 @@ from typing import Any
 from crvq.report.dashboard.runs import Run
 from crvq.report.finetune_stages import finetune_stage
 from crvq.report.layout_names import layout_name
+from crvq.report.records import flat_record
 from crvq.report.run_labels import Record, run_labels, show
 from crvq.tracking.json_values import flatten
 
@@ -76,7 +77,7 @@ def _is_grid(values: Sequence[dict[str, Any]], family: Sequence[str]) -> bool:
 def _layouts(records: Sequence[Record]) -> list[str]:
     """The method's layout, and behind it what tells runs of one layout apart."""
     names = [
-        layout_name(flatten({key: record.get(key) for key in ("method", "config", "effective")}))
+        layout_name(flat_record({**record, "method": record.get("method")}, ""))
         for record in records
     ]
     for name in set(names):

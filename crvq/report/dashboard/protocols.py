@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crvq.report.perplexity_columns import todays_words
 from crvq.report.run_labels import Record
 from crvq.report.zero_shot_columns import task_label
 
@@ -57,9 +56,7 @@ def protocol_names(records: Iterable[Record]) -> ProtocolNames:
 
 def protocol(dataset: str, entry: dict[str, Any]) -> Protocol:
     """What two perplexities, or two comparisons with full precision, must share."""
-    words = entry.get("protocol")
-    words = None if words is None else todays_words(words)
-    return dataset, entry.get("context"), entry.get("tokens"), words
+    return dataset, entry.get("context"), entry.get("tokens"), entry.get("protocol")
 
 
 def _names(records: Sequence[Record], section: str) -> dict[Protocol, str]:

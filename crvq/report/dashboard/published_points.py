@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from crvq.report.published import PUBLISHED_FILE, published_perplexities, read_published
+from crvq.report.published import published_path, published_perplexities, read_published
 
 _HIGHEST_BITS = 4.5
 
@@ -28,7 +28,7 @@ def published_points(results_dir: Path) -> list[dict[str, Any]]:
     Raises:
         PublishedError: the file cannot be read.
     """
-    if not (results_dir / PUBLISHED_FILE).exists():
+    if not published_path(results_dir).exists():
         return []
     table = published_perplexities(read_published(results_dir))
     table = table[table["bits"].between(0, _HIGHEST_BITS, inclusive="right")]

@@ -9,7 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from crvq.errors import CrvqError
-from crvq.report.records import damaged_record, layer_table, run_folders
+from crvq.report.records import (
+    REFERENCE,
+    damaged_record,
+    is_reference,
+    layer_table,
+    run_folders,
+)
 from crvq.report.run_labels import Record, run_labels
 from crvq.tracking.finetune_csv import FINETUNE_FILE
 from crvq.tracking.layers_csv import LAYERS_FILE
@@ -46,16 +52,26 @@ class Run:
     @property
     def key(self) -> str:
         """Unique among all runs: one run id may lie in two experiments."""
-        return f"{self.experiment}/{self.folder.name}"
+        place = f"{self.experiment}/{self.folder.name}"
+        return f"{REFERENCE}/{place}" if self.reference else place
+
+    @property
+    def reference(self) -> bool:
+        """Whether this is a shipped record."""
+        return is_reference(self.folder)
 
     @property
     def status(self) -> str:
-        """``complete``, ``running``, ``failed`` or ``damaged``."""
+        """``complete``, ``running``, ``stopped``, ``failed`` or ``damaged``."""
         return str(self.record["status"])
 
 
-def load_runs(results_dir: Path, experiment: str | None = None) -> list[Run]:
+def load_runs(
+    results_dir: Path, experiment: str | None = None, *, reference: bool = True
+) -> list[Run]:
     """All runs below ``results_dir``, by experiment, oldest first, with labels.
+
+    A shipped record whose run the user's own results hold in the same experiment is left out.
 
     A record that cannot be read gives a run with the status ``damaged`` and the reason as its
     error; a table that cannot be read gives an empty one and an entry in ``faults``.
@@ -63,8 +79,11 @@ def load_runs(results_dir: Path, experiment: str | None = None) -> list[Run]:
     Args:
         results_dir: holds ``<experiment>/<run_id>/record.json``.
         experiment: only this one.
+        reference: include shipped records; their labels say so.
     """
-    runs = [_run(folder) for folder in run_folders(results_dir, experiment)]
+    runs = [_run(folder) for folder in run_folders(results_dir, experiment, reference=reference)]
+    own = {run.key for run in runs if not run.reference and run.status == "complete"}
+    runs = [run for run in runs if run.key.removeprefix(f"{REFERENCE}/") not in own - {run.key}]
     runs.sort(key=lambda run: (run.experiment, str(run.record.get("started", "~")), run.key))
     for name in dict.fromkeys(run.experiment for run in runs):
         _label([run for run in runs if run.experiment == name])
@@ -142,3 +161,6 @@ def _label(runs: list[Run]) -> None:
             run.label = run.folder.name
         elif taken[run.label] > 1:
             run.label = f"{run.label} ({run.folder.name.rpartition('-')[2]})"
+    if any(run.reference for run in runs) and not all(run.reference for run in runs):
+        for run in runs:
+            run.label += " · reference" if run.reference else ""

@@ -22,6 +22,8 @@ def watch_dashboard(
     seconds: float = 5.0,
     on_write: Callable[[list[Run]], None] = lambda runs: None,
     rounds: int | None = None,
+    *,
+    reference: bool = True,
 ) -> None:
     """Write the page now and after every change of a record or table, until interrupted.
 
@@ -36,23 +38,25 @@ def watch_dashboard(
             most every 5 seconds.
         on_write: told after each time the page was written.
         rounds: looks to take; without end by default.
+        reference: include shipped records.
 
     Raises:
         NoRunsError: the folder is that of one experiment or run, and would be waited for in vain.
         PageError: the page cannot be written.
     """
     wrong = wrong_folder(results_dir)
-    if wrong is not None and not any(run_folders(results_dir)):
+    if wrong is not None and not any(run_folders(results_dir, reference=reference)):
         raise wrong
     before: _Stamp | None = None
     runs: list[Run] = []
     written = 0.0
     while rounds is None or rounds > 0:
-        stamp = _stamp(results_dir, experiment)
+        stamp = _stamp(results_dir, experiment, reference)
         under_way = any(run.status == "running" for run in runs)
         if stamp and (stamp != before or (under_way and time.monotonic() - written > _MINUTE)):
             try:
-                runs = write_dashboard(results_dir, out, experiment, max(seconds, _SHORTEST_RELOAD))
+                reload = max(seconds, _SHORTEST_RELOAD)
+                runs = write_dashboard(results_dir, out, experiment, reload, reference=reference)
             except NoRunsError:  # the last one was removed just now
                 continue
             on_write(runs)
@@ -62,10 +66,10 @@ def watch_dashboard(
             time.sleep(seconds)
 
 
-def _stamp(results_dir: Path, experiment: str | None) -> _Stamp:
+def _stamp(results_dir: Path, experiment: str | None, reference: bool) -> _Stamp:
     """Time of change and size of every file that the page is made from."""
     stamp: _Stamp = {}
-    for folder in run_folders(results_dir, experiment):
+    for folder in run_folders(results_dir, experiment, reference=reference):
         for name in WATCHED_FILES:
             try:
                 found = (folder / name).stat()

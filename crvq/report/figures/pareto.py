@@ -51,7 +51,7 @@ def pareto_points(runs: pd.DataFrame) -> pd.DataFrame:
     """
     settings = over_seeds(quantized_runs(runs))
     names = name_settings(settings)
-    stages = [finetune_stage(row) for row in settings.to_dict("records")]
+    stages = [finetune_stage(row["settings"]) for row in settings.to_dict("records")]
     frames = []
     for label in protocol_labels(settings):
         values = settings[QUANTIZED + label]

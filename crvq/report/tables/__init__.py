@@ -5,7 +5,7 @@ from crvq.report.tables.all_tables import all_tables
 from crvq.report.tables.costs import size_table, time_table
 from crvq.report.tables.finetuning import finetuning_table
 from crvq.report.tables.layers import best_runs, layers_table
-from crvq.report.tables.loaded_runs import load_runs, load_timed_runs
+from crvq.report.tables.loaded_runs import load_older_runs, load_runs, load_timed_runs
 from crvq.report.tables.main_table import main_table
 from crvq.report.tables.published_rows import comparison_table, peers_table
 from crvq.report.tables.zero_shot import zero_shot_table
@@ -19,6 +19,7 @@ __all__ = [
     "comparison_table",
     "finetuning_table",
     "layers_table",
+    "load_older_runs",
     "load_runs",
     "load_timed_runs",
     "main_table",

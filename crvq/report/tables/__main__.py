@@ -10,11 +10,12 @@ from pathlib import Path
 from rich.console import Console
 
 from crvq.errors import CrvqError
-from crvq.report.published import PUBLISHED_FILE, read_published
-from crvq.report.records import load_layers, run_folders
+from crvq.report.finished_runs import older_note
+from crvq.report.published import published_path, read_published
+from crvq.report.records import REFERENCE, default_tables, load_layers, run_folders
 from crvq.report.table_files import write_tables
 from crvq.report.tables.all_tables import all_tables
-from crvq.report.tables.loaded_runs import load_runs, load_timed_runs
+from crvq.report.tables.loaded_runs import load_older_runs, load_runs, load_timed_runs
 from crvq.tracking.record_schema import RECORD_FILE
 
 
@@ -30,21 +31,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    results: Path = asked.results
-    out: Path = asked.out or results / "tables"
+    results: Path = asked.results / REFERENCE if asked.reference else asked.results
+    out: Path = asked.out or (results / "tables" if asked.reference else default_tables(results))
     wrong = _why_not(results)
     if wrong:
         say(wrong)
         return 1
-    published_file = results / PUBLISHED_FILE
+    shipped = not asked.no_reference
+    published_file = published_path(results)
     try:
         published = read_published(published_file) if published_file.exists() else None
-        layers = load_layers(results)
-        runs = load_runs(results, layers)
+        layers = load_layers(results, reference=shipped)
+        runs = load_runs(results, layers, reference=shipped)
+        older = load_older_runs(results, reference=shipped)
         if runs.empty:
             say(_none_finished(results))
             return 1
-        tables = all_tables(runs, load_timed_runs(results), layers, published)
+        timed = load_timed_runs(results, reference=shipped)
+        tables = all_tables(runs, timed, layers, published, older)
         write_tables(tables, out)
     except CrvqError as error:
         say(str(error))
@@ -55,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for table in tables:
         rows = f"{len(table.frame)} rows" if len(table.frame) else table.missing()
         say(f"{out / table.name}: {rows}")
+    for line in older_note(older):
+        say(line)
     return 0
 
 
@@ -89,6 +95,17 @@ def _parser() -> argparse.ArgumentParser:
         "results", type=Path, nargs="?", default=Path("results"), help="folder of the experiments"
     )
     parser.add_argument("--out", type=Path, help="folder of the tables; RESULTS/tables by default")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--no-reference",
+        action="store_true",
+        help="leave out shipped records",
+    )
+    which.add_argument(
+        "--reference",
+        action="store_true",
+        help="only the shipped records; writes the committed tables in RESULTS/reference/tables",
+    )
     return parser
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from crvq.report.finished_runs import CONFIG, quantized_runs, setting_key
+from crvq.report.finished_runs import CONFIG, older_note, quantized_runs, setting_key
 from crvq.report.number_format import Style
 from crvq.report.paper_table import Column, PaperTable
 from crvq.report.perplexity_columns import QUANTIZED, protocol_labels
@@ -20,6 +20,7 @@ from crvq.report.tables.outcome_columns import (
     SECONDS,
     model_columns,
     notes,
+    origin_columns,
     perplexity_columns,
 )
 
@@ -39,6 +40,8 @@ class Ablation:
     needs: dict[str, Any] = field(default_factory=dict)
     """Parameters that must differ from these values for the keys to mean anything."""
     made_by: str = ""
+    experiment: str = ""
+    """The experiment that the shipped sweep records."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -54,6 +57,7 @@ ABLATIONS = (
         {"critical_ratio": 0.0},
         {"extended_codebooks": 0},
         "python run.py +experiments=critical_ratio",
+        "smollm2-critical-ratio",
     ),
     Ablation(
         "extended_codebooks",
@@ -62,6 +66,7 @@ ABLATIONS = (
         {"extended_codebooks": 0},
         {"critical_ratio": 0.0},
         "python run.py +experiments=extended_codebooks",
+        "smollm2-extended-codebooks",
     ),
     Ablation(
         "importance",
@@ -70,6 +75,7 @@ ABLATIONS = (
         {"importance": "error_activation"},
         {"critical_ratio": 0.0},
         "python run.py +experiments=importance",
+        "smollm2-importance",
     ),
     Ablation(
         "channel_order",
@@ -77,6 +83,7 @@ ABLATIONS = (
         {"reorder": "order"},
         {"reorder": "sorted"},
         made_by="python run.py +experiments=channel_order",
+        experiment="smollm2-channel-order",
     ),
     Ablation(
         "codebook_scope",
@@ -84,6 +91,7 @@ ABLATIONS = (
         {"codebook_scope": "codebooks of each", "codebook_dtype": "stored in"},
         {"codebook_scope": "linear", "codebook_dtype": "float16"},
         made_by="python run.py +experiments=codebook_scope",
+        experiment="smollm2-codebook-scope",
     ),
     Ablation(
         "base_vq",
@@ -91,11 +99,14 @@ ABLATIONS = (
         {"group_size": "d", "codebook_bits": "bits of an index"},
         {"group_size": 8, "codebook_bits": 8},
         made_by="python run.py +experiments=base_vq",
+        experiment="smollm2-base-vq",
     ),
 )
 
 
-def ablation_table(runs: pd.DataFrame, ablation: Ablation) -> PaperTable:
+def ablation_table(
+    runs: pd.DataFrame, ablation: Ablation, older: pd.DataFrame | None = None
+) -> PaperTable:
     """All groups of settings that differ in nothing but the ablation's keys.
 
     Groups are found by looking at configurations, not at the names of experiments: any runs that
@@ -105,9 +116,10 @@ def ablation_table(runs: pd.DataFrame, ablation: Ablation) -> PaperTable:
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
         ablation: what to look for.
+        older: of :func:`crvq.report.finished_runs.older_revisions`, for a note.
     """
     settings = matched_settings(runs, ablation)
-    several = not settings.empty and settings["group"].nunique() > 1
+    several = not settings.empty and settings["shared"].any()
     columns = [*model_columns(settings), Column("shared", "with", only_csv=not several)]
     for key, head in ablation.keys.items():
         style: Style = "value" if _is_numeric(settings, _PARAMS + key) else "text"
@@ -115,13 +127,13 @@ def ablation_table(runs: pd.DataFrame, ablation: Ablation) -> PaperTable:
         if key == "critical_ratio":
             columns.append(Column("effective.critical_ratio", "in whole groups", "loss"))
     columns += [BITS, *perplexity_columns(settings), Column("change", "change", "percent")]
-    columns += [RELATIVE_LOSS, SECONDS, EXPERIMENT, RUN_IDS]
+    columns += [RELATIVE_LOSS, SECONDS, *origin_columns(settings), EXPERIMENT, RUN_IDS]
     return PaperTable(
         name=f"ablation_{ablation.name}",
         title=ablation.title,
         frame=settings,
         columns=tuple(columns),
-        notes=notes(settings),
+        notes=(*notes(settings), *older_note(older, [ablation.experiment])),
         section="group",
         made_by=ablation.made_by,
     )
@@ -132,17 +144,18 @@ def matched_settings(runs: pd.DataFrame, ablation: Ablation) -> pd.DataFrame:
     settings = over_seeds(_meaningful(quantized_runs(runs), ablation))
     if settings.empty:
         return settings
-    rows = settings.to_dict("records")
-    settings = settings.assign(group=[setting_key(row, but=ablation.columns) for row in rows])
+    groups = [setting_key(one, ablation.columns) for one in settings["settings"]]
+    settings = settings.assign(group=groups)
     several = settings.groupby("group")["setting"].transform("nunique") > 1
     settings = settings[several].reset_index(drop=True)
     if settings.empty:
         return settings
-    labels = setting_labels(settings, but=ablation.columns)
-    shared = settings["group"].map(dict(zip(settings["group"], labels, strict=True)))
-    settings = settings.assign(shared=shared, change=_changes(settings, ablation))
+    settings = settings.assign(
+        shared=_shared(settings, ablation), change=_changes(settings, ablation)
+    )
     by = [column for column in ablation.columns if _is_numeric(settings, column)]
     by = by or [QUANTIZED + label for label in protocol_labels(settings)[:1]]
+    settings = settings.sort_values("model", kind="stable")
     ordered = [group.sort_values(by) for _, group in settings.groupby("group", sort=False)]
     return pd.concat(ordered, ignore_index=True)
 
@@ -155,6 +168,16 @@ def _meaningful(runs: pd.DataFrame, ablation: Ablation) -> pd.DataFrame:
     for key, nothing in ablation.needs.items():
         kept &= runs.get(_PARAMS + key, pd.Series(nothing, runs.index)) != nothing
     return runs[kept]
+
+
+def _shared(settings: pd.DataFrame, ablation: Ablation) -> pd.Series:
+    """What tells the groups of one model apart; empty where a model has one group."""
+    shared = pd.Series("", index=settings.index)
+    for _, rows in settings.groupby("model", sort=False):
+        if rows["group"].nunique() > 1:
+            labels = setting_labels(rows, but=ablation.columns)
+            shared.update(rows["group"].map(dict(zip(rows["group"], labels, strict=True))))
+    return shared
 
 
 def _changes(settings: pd.DataFrame, ablation: Ablation) -> list[float]:

@@ -20,6 +20,7 @@ def all_tables(
     timed: pd.DataFrame,
     layers: pd.DataFrame,
     published: pd.DataFrame | None = None,
+    older: pd.DataFrame | None = None,
 ) -> list[PaperTable]:
     """Every table; those that no run fills are empty and say which command would.
 
@@ -29,16 +30,17 @@ def all_tables(
         layers: of :func:`crvq.report.records.load_layers`.
         published: of :func:`crvq.report.published.read_published`; None leaves out the tables
             that need it.
+        older: of :func:`crvq.report.tables.loaded_runs.load_older_runs`, for notes.
     """
     tables = [
-        main_table(runs),
-        *(ablation_table(runs, ablation) for ablation in ABLATIONS),
+        main_table(runs, older=older),
+        *(ablation_table(runs, ablation, older) for ablation in ABLATIONS),
         zero_shot_table(runs),
         finetuning_table(runs),
         time_table(timed),
         size_table(runs),
         layers_table(layers, best_runs(runs)),
-        claims_table(without_toys(runs)),
+        claims_table(without_toys(runs), older=older),
     ]
     if published is not None:
         tables += [comparison_table(runs, published), peers_table(published)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from crvq.report.finished_runs import DEVICE, quantized_runs
+from crvq.report.finished_runs import DEVICE, of_experiments, quantized_runs
 from crvq.report.layout_names import name_settings
 from crvq.report.paper_table import Column, PaperTable
 from crvq.report.settings import over_seeds
-from crvq.report.tables.main_table import EXPERIMENTS, chosen_experiments
+from crvq.report.tables.main_table import EXPERIMENTS
 from crvq.report.tables.outcome_columns import (
     BITS,
     BITS_ALL,
@@ -19,6 +19,7 @@ from crvq.report.tables.outcome_columns import (
     SECONDS,
     model_columns,
     notes,
+    origin_columns,
 )
 from crvq.weights.bits import BIT_PARTS
 
@@ -50,6 +51,7 @@ def time_table(runs: pd.DataFrame) -> PaperTable:
         Column(DEVICE, "device"),
         Column("cpu", "cpu", only_csv=True),
         Column("threads", "threads", "integer"),
+        *origin_columns(settings),
         EXPERIMENT,
         RUN_IDS,
     )
@@ -70,7 +72,7 @@ def size_table(runs: pd.DataFrame) -> PaperTable:
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
     """
-    settings = _labelled(chosen_experiments(runs, EXPERIMENTS))
+    settings = _labelled(of_experiments(runs, EXPERIMENTS))
     if not settings.empty:
         shares = {
             f"part {part}": settings[f"bits.{part}"] / settings["bits.quantized_weights"]
@@ -86,6 +88,7 @@ def size_table(runs: pd.DataFrame) -> PaperTable:
         BITS_ALL,
         Column("packed_bytes", "packed weights", "memory"),
         Column("model_bytes", "whole model", "memory"),
+        *origin_columns(settings),
         EXPERIMENT,
         RUN_IDS,
     )

@@ -18,6 +18,7 @@ from crvq.report.tables.outcome_columns import (
     average_columns,
     model_columns,
     notes,
+    origin_columns,
     perplexity_columns,
 )
 
@@ -39,15 +40,20 @@ def finetuning_table(runs: pd.DataFrame) -> PaperTable:
     settings = over_seeds(quantized_runs(runs))
     if not settings.empty:
         but = finetune_keys(settings)
-        rows = settings.to_dict("records")
-        stages = pd.Categorical([finetune_stage(row) for row in rows], _ORDER, ordered=True)
-        groups = [setting_key(row, but=but) for row in rows]
-        settings = settings.assign(stage=stages, group=groups)
+        stages = [finetune_stage(one) for one in settings["settings"]]
+        groups = [setting_key(one, but) for one in settings["settings"]]
+        settings = settings.assign(stage=pd.Categorical(stages, _ORDER, ordered=True), group=groups)
         tuned = (settings["stage"] != NONE).groupby(settings["group"]).transform("any")
         settings = settings[tuned].reset_index(drop=True)
     if not settings.empty:
-        bare = settings.drop(columns=list(finetune_keys(settings)))
-        settings["label"] = name_settings(bare.assign(setting=settings["setting"]))
+        left_out = set(finetune_keys(settings))
+        bare = [
+            {key: value for key, value in one.items() if key not in left_out}
+            for one in settings["settings"]
+        ]
+        untuned = settings.copy()
+        untuned["settings"] = pd.Series(bare, index=untuned.index)
+        settings["label"] = name_settings(untuned)
         names = settings.groupby("group")["label"].first()
         settings["label"] = settings["group"].map(names)
         settings = settings.sort_values(["model", "label", "stage"], ignore_index=True)
@@ -61,6 +67,7 @@ def finetuning_table(runs: pd.DataFrame) -> PaperTable:
         *average_columns(settings),
         SECONDS,
         MEMORY,
+        *origin_columns(settings),
         EXPERIMENT,
         RUN_IDS,
     )

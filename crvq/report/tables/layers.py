@@ -114,5 +114,5 @@ def layers_table(layers: pd.DataFrame, labels: dict[str, str]) -> PaperTable:
 
 
 def _tuned(row: dict[Any, Any]) -> str:
-    stage = finetune_stage(row)
+    stage = finetune_stage(row["settings"])
     return "" if stage == NONE else f" · fine-tuned: {stage}"

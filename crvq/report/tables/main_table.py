@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from fnmatch import fnmatch
+from collections.abc import Collection
 
 import pandas as pd
 
-from crvq.report.finished_runs import quantized_runs
+from crvq.report.finished_runs import of_experiments, older_note, quantized_runs
 from crvq.report.layout_names import name_settings
 from crvq.report.paper_table import Column, PaperTable
 from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED, protocol_labels
@@ -23,22 +22,37 @@ from crvq.report.tables.outcome_columns import (
     average_columns,
     model_columns,
     notes,
+    origin_columns,
     perplexity_columns,
 )
 from crvq.report.zero_shot_columns import AVERAGE, FULL_AVERAGE, average_labels
 
-EXPERIMENTS = ("*main*", "*methods*", "*size*")
-"""Names of experiments that compare methods; without any of them the table takes all runs."""
+EXPERIMENTS = (
+    "smollm2-main-table",
+    "smollm2-methods",
+    "llama2-main-table",
+    "gemma3-model-size",
+    "stories260k-model-size",
+    "opt-model-size",
+    "llama-model-size",
+    "qwen-model-size",
+)
+"""Experiments that compare methods; without any of them the table takes all runs."""
 
 
-def main_table(runs: pd.DataFrame, experiments: Sequence[str] = EXPERIMENTS) -> PaperTable:
+def main_table(
+    runs: pd.DataFrame,
+    experiments: Collection[str] = EXPERIMENTS,
+    older: pd.DataFrame | None = None,
+) -> PaperTable:
     """Full precision, then each setting, by model and bits.
 
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
-        experiments: patterns of the experiments whose runs are taken.
+        experiments: names of the experiments whose runs are taken.
+        older: of :func:`crvq.report.finished_runs.older_revisions`, for a note.
     """
-    settings = over_seeds(quantized_runs(chosen_experiments(runs, experiments)))
+    settings = over_seeds(quantized_runs(of_experiments(runs, experiments)))
     if not settings.empty:
         settings = settings.assign(label=name_settings(settings))
         settings = settings.sort_values(["model", "bits"], kind="stable")
@@ -56,6 +70,7 @@ def main_table(runs: pd.DataFrame, experiments: Sequence[str] = EXPERIMENTS) -> 
         MEMORY,
         GPU_MEMORY,
         Column("runs", "seeds", "integer", only_csv=True),
+        *origin_columns(settings),
         EXPERIMENT,
         RUN_IDS,
     )
@@ -64,7 +79,10 @@ def main_table(runs: pd.DataFrame, experiments: Sequence[str] = EXPERIMENTS) -> 
         title="Methods compared on one model, with all bits counted",
         frame=settings,
         columns=columns,
-        notes=notes(settings.dropna(subset=["runs"])) if len(settings) else (),
+        notes=(
+            *(notes(settings.dropna(subset=["runs"])) if len(settings) else ()),
+            *older_note(older, experiments),
+        ),
         section="model",
         made_by="python run.py +experiments=methods",
     )
@@ -82,14 +100,3 @@ def full_precision_rows(settings: pd.DataFrame) -> pd.DataFrame:
             row[AVERAGE + name] = of_one_device(group, FULL_AVERAGE + name)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def chosen_experiments(runs: pd.DataFrame, patterns: Sequence[str]) -> pd.DataFrame:
-    """Runs of the experiments that a table is about; all runs where there are none of these."""
-    if runs.empty:
-        return runs
-    wanted = [
-        any(fnmatch(name, pattern) for name in names.split(", ") for pattern in patterns)
-        for names in runs["experiment"]
-    ]
-    return runs[wanted] if any(wanted) else runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from crvq.report.finished_runs import ORIGIN
 from crvq.report.paper_table import Column, unique_notes
 from crvq.report.perplexity_columns import QUANTIZED, protocol_labels
 from crvq.report.settings import model_notes
@@ -41,6 +42,12 @@ def model_columns(settings: pd.DataFrame) -> tuple[Column, ...]:
     """The model, if there is more than one."""
     several = "model" in settings and settings["model"].nunique() > 1
     return (Column("model", "model", only_csv=not several),)
+
+
+def origin_columns(settings: pd.DataFrame) -> tuple[Column, ...]:
+    """Where the rows come from; printed where shipped records and own ones share a table."""
+    several = ORIGIN in settings and settings[ORIGIN].dropna().astype(bool).nunique() > 1
+    return (Column(ORIGIN, "computed", only_csv=not several),)
 
 
 def notes(settings: pd.DataFrame) -> tuple[str, ...]:

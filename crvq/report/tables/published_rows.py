@@ -118,7 +118,7 @@ def _our_rows(settings: pd.DataFrame) -> pd.DataFrame:
     for row, name in zip(settings.to_dict("records"), names, strict=True):
         for label in protocol_labels(settings):
             value, full = row[QUANTIZED + label], row[FULL_PRECISION + label]
-            repo = row.get(f"{CONFIG}model.repo")  # NaN beside models that have one
+            repo = row["settings"].get(f"{CONFIG}model.repo")
             dataset, context, *_ = label.split(", ")
             if value != value:
                 continue

@@ -10,7 +10,14 @@ from crvq.report.finished_runs import quantized_runs
 from crvq.report.layout_names import name_settings
 from crvq.report.paper_table import Column, PaperTable
 from crvq.report.settings import of_one_device, over_seeds
-from crvq.report.tables.outcome_columns import BITS, EXPERIMENT, RUN_IDS, model_columns, notes
+from crvq.report.tables.outcome_columns import (
+    BITS,
+    EXPERIMENT,
+    RUN_IDS,
+    model_columns,
+    notes,
+    origin_columns,
+)
 from crvq.report.zero_shot_columns import (
     ACCURACY,
     AVERAGE,
@@ -54,6 +61,7 @@ def zero_shot_table(runs: pd.DataFrame) -> PaperTable:
         *(Column(AVERAGE + name, f"average{name}", "accuracy") for name in averages),
         Column("at_chance", "at chance"),
         *(Column(STDERR + task, f"standard error: {task}", only_csv=True) for task in tasks),
+        *origin_columns(settings),
         EXPERIMENT,
         RUN_IDS,
     )

@@ -27,17 +27,6 @@ def test_no_perplexity(make_record):
     assert names(make_record, {}) == []
 
 
-def test_older_words_for_the_same_protocol_are_the_same():
-    once = {
-        "context": 64,
-        "tokens": 128,
-        "protocol": "wiki; non-overlapping windows, one tokenization",
-    }
-    now = {**once, "protocol": r"wiki; joined by '\n\n', one tokenization; windows do not overlap"}
-    found = protocol_names([{"perplexity": {"wiki": once}}, {"perplexity": {"wiki": now}}])
-    assert set(found.perplexity.values()) == {"wiki"}
-
-
 def test_comparisons_are_told_apart_by_themselves(make_record):
     records = [
         make_record(perplexity={}, agreement={"wiki": agreement(1.0, context=context)})

@@ -6,7 +6,7 @@ from .conftest import layer
 
 
 def test_one_damaged_file_spoils_one_run_at_most(every_kind):
-    (every_kind / "sweep" / "run0" / "layers.csv").write_text("")
+    (every_kind / "sweep" / "run0" / "layers.csv").write_text("half a li")
     (every_kind / "sweep" / "run1" / "finetune.csv").write_text("")
     runs = {run.key: run for run in load_runs(every_kind)}
     assert len(runs) == 11
@@ -55,3 +55,21 @@ def test_no_runs_say_what_to_do(every_kind, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "holds no runs" in str(no_runs(tmp_path / "empty"))
     assert "python run.py" in str(no_runs(tmp_path / "empty"))
+
+
+def test_shipped_runs_are_told_apart_and_give_way_to_own_ones(save_run):
+    results = save_run("a/1", params={"critical_ratio": 0.01})
+    save_run("a/2", params={"critical_ratio": 0.02}, status="failed")
+    (results / "reference").mkdir()
+    (results / "a").rename(results / "reference" / "a")
+    save_run("a/1", params={"critical_ratio": 0.01})
+    save_run("a/3", params={"critical_ratio": 0.03})
+    labels = {run.key: run.label for run in load_runs(results)}
+    assert labels == {
+        "a/1": "critical_ratio=0.01",
+        "reference/a/2": "critical_ratio=0.02 · reference",
+        "a/3": "critical_ratio=0.03",
+    }
+    assert {run.key for run in load_runs(results, reference=False)} == {"a/1", "a/3"}
+    shipped = load_runs(results / "reference")
+    assert [run.label for run in shipped] == ["critical_ratio=0.01", "critical_ratio=0.02"]

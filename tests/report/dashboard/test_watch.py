@@ -66,10 +66,10 @@ def test_a_folder_that_empties_meanwhile_is_waited_for_again(save_run, looked, m
     results = save_run("a/1")
     real = watch.write_dashboard
 
-    def emptied(*arguments):
+    def emptied(*arguments, **options):
         monkeypatch.setattr(watch, "write_dashboard", real)
         shutil.rmtree(results / "a")
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(watch, "write_dashboard", emptied)
     assert looked(results, lambda: save_run("a/2")) == [1]

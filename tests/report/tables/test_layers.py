@@ -62,15 +62,15 @@ def test_models_are_compared_by_what_they_lose(runs_of, make_run):
     other = make_run(model="large", record={})
     other["perplexity"] = full
     assert best_runs(runs_of(ours, other), most=1) == {
-        ours["run_id"]: "CRVQ 1x8 g8 + 3x8, λ=0.02",
+        ours["run_id"]: "CRVQ-paper",
     }
-    assert "small: CRVQ 1x8 g8 + 3x8, λ=0.02" in best_runs(runs_of(ours, other)).values()
+    assert "small: CRVQ-paper" in best_runs(runs_of(ours, other)).values()
 
 
 def test_names_say_how_runs_were_tuned(runs_of, make_run):
     tuned = make_run(50.0, config={"finetune": {"block": {"epochs": 2}}})
     (name,) = best_runs(runs_of(tuned)).values()
-    assert name == "CRVQ 1x8 g8 + 3x8, λ=0.02 · fine-tuned: block"
+    assert name == "CRVQ-paper · fine-tuned: block"
 
 
 def test_rows_in_the_order_of_the_runs():

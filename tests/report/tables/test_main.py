@@ -8,7 +8,7 @@ from crvq.report.tables.__main__ import main
 from crvq.tracking.events import LayerRow
 from crvq.tracking.layers_csv import write_layers
 
-COMMITTED = Path(__file__).parents[3] / "results"
+COMMITTED = Path(__file__).parents[3] / "results" / "reference"
 
 
 def save(folder, record):
@@ -97,3 +97,21 @@ def test_runs_of_which_none_is_complete_make_no_tables(tmp_path, make_run, capsy
     assert main([str(tmp_path)]) == 1
     assert "None of the 1 runs" in capsys.readouterr().err
     assert not (tmp_path / "tables").exists()
+
+
+def test_tracked_tables_are_written_only_where_that_is_asked_for(tmp_path, make_run, capsys):
+    save(tmp_path / "reference", make_run())
+    tracked = tmp_path / "reference" / "tables"
+    assert main([str(tmp_path)]) == main([str(tmp_path / "reference")]) == 0
+    assert not tracked.exists()
+    assert (tmp_path / "tables" / "main.md").exists()
+    save(tmp_path, make_run(30.0, reorder="none"))
+    assert main([str(tmp_path), "--reference"]) == 0
+    assert "30.00" not in (tracked / "main.md").read_text()
+    assert main([str(tmp_path)]) == 0
+    both = (tmp_path / "tables" / "main.md").read_text()
+    assert "30.00" in both
+    assert "reference: " in both
+    assert main([str(tmp_path), "--no-reference"]) == 0
+    assert "reference: " not in (tmp_path / "tables" / "main.md").read_text()
+    assert "reference: " not in (tmp_path / "tables" / "main.csv").read_text()

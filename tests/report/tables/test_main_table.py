@@ -13,7 +13,7 @@ def test_full_precision_then_settings_by_bits_with_seeds_as_one(runs_of, make_ru
     table = main_table(runs_of(make_run(30.0, bits=2.0, reorder="none"), *seeds))
     assert table.frame["bits"].tolist() == [16.0, 1.0, 2.0]
     assert table.frame[COLUMN].tolist() == [10.0, 45.0, 30.0]
-    assert table.cells()[1][3] == "45.00 ± 7.07"  # n - 1: sqrt(50)
+    assert table.cells()[1][3] == "45.0 ± 7.1"  # n - 1: sqrt(50)
     assert "Mean ± standard deviation over seeds." in table.notes
 
 
@@ -22,9 +22,9 @@ def test_each_model_has_its_own_full_precision(runs_of, make_run):
     table = main_table(runs)
     assert table.frame[["model", "label"]].to_numpy().tolist() == [
         ["large", "full precision"],
-        ["large", "CRVQ 1x8 g8 + 3x8, λ=0.02"],
+        ["large", "CRVQ-paper"],
         ["small", "full precision"],
-        ["small", "CRVQ 1x8 g8 + 3x8, λ=0.02"],
+        ["small", "CRVQ-paper"],
     ]
     assert table.shown[0].head == "model"
 
@@ -40,9 +40,29 @@ def test_full_precision_is_of_one_device(runs_of, make_run):
 
 def test_experiments_that_compare_methods_are_preferred(runs_of, make_run):
     ablation = make_run(1.0, record={"experiment": "x-importance"}, reorder="none")
-    methods = make_run(2.0, record={"experiment": "x-methods"})
+    methods = make_run(2.0, record={"experiment": "smollm2-methods"})
     assert main_table(runs_of(ablation, methods)).frame[COLUMN].tolist() == [10.0, 2.0]
     assert len(main_table(runs_of(ablation)).frame) == 2
+    named = main_table(runs_of(ablation, methods), ["x-importance"])
+    assert named.frame[COLUMN].tolist() == [10.0, 1.0]
+    assert len(main_table(runs_of(ablation, methods), ["x-*"]).frame) == 3  # no such experiment
+
+
+def test_whole_rows_chosen_by_a_budget_are_named_so(runs_of, make_run):
+    """The budget's null is a choice: the 128 that was asked for was not used."""
+    used = {"effective": {"bits": 1, "group_size": None}}
+    table = main_table(runs_of(make_run(method="rtn", record=used, **{"group_size": 128})))
+    assert table.frame["label"].tolist()[1:] == ["RTN 1 bit whole rows"]
+
+
+def test_shipped_rows_are_marked(runs_of, make_run):
+    record = make_run(record={"host": "far", "device": "cuda"})
+    runs = runs_of(make_run(group_size=4), record)
+    assert "computed" not in [column.head for column in main_table(runs).shown]
+    runs.loc[1, ["reference", "origin"]] = [True, "reference: far, cuda, 2025-01-02"]
+    table = main_table(runs)
+    assert table.shown[-1].head == "computed"
+    assert [row[-1] for row in table.cells()] == ["-", "-", "reference: far, cuda, 2025-01-02"]
 
 
 def test_evaluations_of_full_precision_are_no_setting(runs_of, make_run):

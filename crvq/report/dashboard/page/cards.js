@@ -42,7 +42,7 @@ function howFar(run) {
       : h(
           "p",
           { class: "error" },
-          `Not running any more; last change ${durationText(silent)} ago. The same command goes on from the last whole block.`,
+          `Not running any more; last change ${durationText(silent)} ago. The same command resumes after the last completed block.`,
         ),
   ];
 }

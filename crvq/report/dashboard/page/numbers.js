@@ -39,12 +39,10 @@ function grouped(x) {
 
 function durationText(seconds) {
   return written(seconds, (x) => {
-    if (x < 60) return `${x.toFixed(x < 10 ? 1 : 0)} s`;
-    const rest = Math.round(x);
-    if (rest < 3600) return `${Math.floor(rest / 60)} min ${String(rest % 60).padStart(2, "0")} s`;
-    if (rest < 172800)
-      return `${Math.floor(rest / 3600)} h ${String(Math.floor((rest % 3600) / 60)).padStart(2, "0")} min`;
-    return `${(rest / 86400).toFixed(1)} days`;
+    if (x < 100) return `${x.toFixed(x < 10 ? 1 : 0)} s`;
+    if (x < 6000) return `${(x / 60).toFixed(x < 600 ? 1 : 0)} min`;
+    if (x < 172800) return `${(x / 3600).toFixed(x < 36000 ? 1 : 0)} h`;
+    return `${(x / 86400).toFixed(1)} days`;
   });
 }
 
