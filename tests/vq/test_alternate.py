@@ -176,3 +176,12 @@ def test_the_feedback_factor_is_kept_only_where_every_round_needs_it():
         linear, codebooks = start()
         alternate([linear], codebooks, AlternationSettings(search=search, max_rounds=1))
         assert ("feedback_factor" in linear.__dict__) == kept
+
+
+def test_a_row_of_zeros_stays_zero_though_no_entry_is():
+    linear, codebooks = start()
+    linear.weight[0] = 0
+    codebooks = [codebook.abs() + 1 for codebook in codebooks]
+    done = alternate([linear], codebooks, AlternationSettings(train_codebooks=False, max_rounds=1))
+    assert not bool(linear.code.dequantize(done.codebooks)[0].any())
+    assert bool(linear.code.dequantize(done.codebooks)[1:].any())
