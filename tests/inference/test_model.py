@@ -24,7 +24,7 @@ def weights_of(model):
             weight = random_weight(
                 out=module.out_features, in_features=module.in_features, bits=(4, 4), coverage=[1]
             )
-            weight.code.scales *= 0.1
+            weight.code.scales = (weight.code.scales * 0.1).half().float()
             weights[name] = weight
     return weights
 
