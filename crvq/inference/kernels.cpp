@@ -115,19 +115,30 @@ struct Lanes<1> {
 
 // ---- look-up tables: T tokens' products of a group's inputs with every entry ----
 
-// table[e][t] = sum_j entries[j][e] x[t][j]. Entries are transposed, so that one token's products
-// of neighbouring entries are one vector; several tokens are the vector themselves.
-template <int T>
-void build_table(const float* transposed, int64_t count, int d, const float* x, int64_t x_stride,
-                 float* table) {
+// table[e] = sum_j entries[j][e] x[j] for one token: entries are transposed, so that the products
+// of neighbouring entries are one vector.
+void build_table(const float* __restrict transposed, int64_t count, int d, const float* x,
+                 float* __restrict table) {
+  std::fill_n(table, count, 0.0f);
+  for (int j = 0; j < d; ++j)
+    for (int64_t e = 0; e < count; ++e) table[e] += transposed[j * count + e] * x[j];
+}
+
+// table[e][t] = sum_j entries[e][j] x[t][j] for several tokens, which are the vector. With d known
+// to the compiler the inputs stay in registers.
+template <int T, int D>
+void build_table(const float* entries, int64_t count, int known_d, const float* x,
+                 int64_t x_stride, float* table) {
   typedef typename Lanes<T>::V V;
+  const int d = D ? D : known_d;
+  V inputs[D ? D : 32];
+  for (int j = 0; j < d; ++j)
+    for (int t = 0; t < T; ++t) reinterpret_cast<float*>(&inputs[j])[t] = x[t * x_stride + j];
   V* out = reinterpret_cast<V*>(table);
-  for (int64_t e = 0; e < count; ++e) out[e] = V{};
-  for (int j = 0; j < d; ++j) {
-    V xj;
-    for (int t = 0; t < T; ++t) reinterpret_cast<float*>(&xj)[t] = x[t * x_stride + j];
-    const float* row = transposed + j * count;
-    for (int64_t e = 0; e < count; ++e) out[e] += row[e] * xj;
+  for (int64_t e = 0; e < count; ++e, entries += d) {
+    V sum = entries[0] * inputs[0];
+    for (int j = 1; j < d; ++j) sum += entries[j] * inputs[j];
+    out[e] = sum;
   }
 }
 
@@ -271,8 +282,9 @@ class Product {
         sums_(new float[tiles_ * kTile * T]) {
     for (int k = 0; k < linear.codebooks; ++k) {
       const bool looked_up = pays_to_tabulate(linear.books[k], linear.out_features);
-      entries_.push_back(looked_up ? transposed_entries(linear.books[k], d_)
-                                   : float_entries(linear.books[k], d_, width_));
+      entries_.push_back(looked_up && T == 1
+                             ? transposed_entries(linear.books[k], d_)
+                             : float_entries(linear.books[k], d_, looked_up ? d_ : width_));
     }
     reorder(x);
   }
@@ -348,10 +360,17 @@ class Product {
     if (!step.looked_up) return;
     for (const Piece& piece : step.pieces) {
       const int64_t count = int64_t(1) << linear_.books[piece.book].bits;
-      for (int g = piece.first; g < piece.last; ++g)
-        build_table<T>(entries_[piece.book].data(), count, d_,
-                       &narrow_[int64_t(piece.block_start + g) * d_], narrow_stride_,
-                       tables + piece.table + (g - piece.first) * count * T);
+      const float* entries = entries_[piece.book].data();
+      for (int g = piece.first; g < piece.last; ++g) {
+        const float* x = &narrow_[int64_t(piece.block_start + g) * d_];
+        float* table = tables + piece.table + (g - piece.first) * count * T;
+        if constexpr (T == 1)
+          build_table(entries, count, d_, x, table);
+        else if (d_ == 8)
+          build_table<T, 8>(entries, count, d_, x, narrow_stride_, table);
+        else
+          build_table<T, 0>(entries, count, d_, x, narrow_stride_, table);
+      }
     }
   }
 
