@@ -90,7 +90,8 @@ std::vector<float> float_entries(const Codebook& book, int d, int width) {
   }
   if (width == d) return flat;
   std::vector<float> padded(room * width, 0.0f);
-  for (int e = 0; e < book.count; ++e) std::copy_n(&flat[size_t(e) * d], d, &padded[size_t(e) * width]);
+  for (size_t e = 0; e < size_t(book.count); ++e)
+    std::copy_n(&flat[e * d], d, &padded[e * width]);
   return padded;
 }
 
@@ -165,7 +166,7 @@ void add_looked_up(const Segment* segments, int count, int64_t tiles, float* sum
         uint64_t low = load64(row);
         uint64_t high = low >> (E <= 8 ? 4 * E : 0);
         if (E > 8) high = load64(row + E / 2) >> (4 * E & 7);
-        // Opaque to compilers, which else turn the eight scalar loads into a gather: half the speed.
+        // Opaque to compilers, which else make the eight loads a gather: half the speed.
         asm("" : "+r"(low), "+r"(high));
         s0 += table[low & mask];
         s1 += table[low >> E & mask];
@@ -340,7 +341,8 @@ class Product {
     wide_.assign(wide_stride_ * T, 0.0f);
     for (int t = 0; t < T; ++t)
       for (int g = 0; g < groups; ++g)
-        std::copy_n(&narrow_[t * narrow_stride_ + g * d_], d_, &wide_[t * wide_stride_ + g * width_]);
+        std::copy_n(&narrow_[t * narrow_stride_ + g * d_], d_,
+                    &wide_[t * wide_stride_ + g * width_]);
   }
 
   // Steps whose tables exist at the same time make a round.
@@ -401,7 +403,8 @@ class Product {
   void finish(int64_t from, int64_t to) const {
     const int64_t out = linear_.out_features;
     for (int64_t o = from * kTile; o < std::min(to * kTile, out); ++o) {
-      const float scale = from_half(linear_.scales[o]), bias = linear_.bias ? linear_.bias[o] : 0.0f;
+      const float scale = from_half(linear_.scales[o]);
+      const float bias = linear_.bias ? linear_.bias[o] : 0.0f;
       for (int64_t t = 0; t < tokens_; ++t) y_[t * out + o] = sums_[o * T + t] * scale + bias;
     }
   }
@@ -458,7 +461,7 @@ void decode_tile(const Linear& linear, int k, const float* __restrict entries, i
 
 extern "C" {
 
-// y (tokens, out) = x (tokens, in) Ŵᵀ + bias for 1 to 8 tokens. Nonzero: not a case of these kernels.
+// y (tokens, out) = x (tokens, in) Ŵᵀ + bias for 1 to 8 tokens; 1 if it cannot.
 int crvq_multiply(const Linear* linear, const float* x, int64_t tokens, float* y, int threads) {
   if (tokens < 1 || tokens > 8 || linear->d > 32) return 1;
   auto run = tokens == 1 ? multiply<1> : tokens == 2 ? multiply<2> : tokens <= 4 ? multiply<4>
