@@ -3,7 +3,9 @@
     python benchmarks/inference.py --threads 1 2 --batch 1 8 512
 
 Each repeat times all competitors one after another, so that a busy machine slows all of them; the
-table holds medians of the times and of the ratios of each repeat. `critical` is one codebook plus
+table holds medians of the times and of the ratios of each repeat. Calls cycle through copies of the
+weight that together exceed the caches, as the layers of a model do; a competitor's turn is three
+calls in a row, after one that is not timed. `critical` is one codebook plus
 three extended ones over 2 % of the groups. With the `aqlm` package importable
 (``pip install --no-deps aqlm``, and numba) its kernel multiplies by the same codes in its own
 1x8 g8 format.
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from itertools import cycle
 from statistics import median
 
 import torch
@@ -51,6 +54,17 @@ def random_weight(out: int, in_features: int, critical: int) -> AdditiveWeight:
     )
 
 
+def in_turn(calls: list[Callable[[], Tensor]]) -> Callable[[], Tensor]:
+    """One call after another, from the start again after the last."""
+    turn = cycle(calls)
+    return lambda: next(turn)()
+
+
+def copies(weight: AdditiveWeight) -> int:
+    """How many packed weights of this size exceed 64 MiB."""
+    return 1 + (64 << 20) // weight.code.codes[0].numel()
+
+
 def aqlm_call(weight: AdditiveWeight, x: Tensor, threads: int) -> Callable[[], Tensor] | None:
     """AQLM's kernel on the same codes, in natural column order; None if it is not installed."""
     try:
@@ -62,21 +76,38 @@ def aqlm_call(weight: AdditiveWeight, x: Tensor, threads: int) -> Callable[[], T
     codes = weight.code.codes[0].to(torch.uint8).view(torch.int8).t().contiguous()[:, :, None]
     codebook = weight.codebooks[0]["entries"].float()[None, :, None, :].contiguous()
     scales = weight.code.scales.float()[:, None, None, None].contiguous()
-    return lambda: numba_gemm_lut(x, codes, codebook, scales, None)
+    several = [codes.clone() for _ in range(copies(weight))]
+    return in_turn(
+        [lambda own=own: numba_gemm_lut(x, own, codebook, scales, None) for own in several]
+    )
+
+
+def our_call(linears: list[QuantizedLinear], x: Tensor) -> Callable[[], Tensor]:
+    """The quantized linear."""
+    return in_turn([lambda linear=linear: linear(x) for linear in linears])
+
+
+def dense_call(weights: list[Tensor], x: Tensor) -> Callable[[], Tensor]:
+    """torch's own product."""
+    return in_turn([lambda own=own: torch.nn.functional.linear(x, own) for own in weights])
 
 
 def times(
-    calls: dict[str, Callable[[], Tensor]], repeats: int, clock: Callable[[], float]
+    calls: dict[str, Callable[[], Tensor]], repeats: int, threads: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
     """Milliseconds of each call in each repeat, taking turns."""
     for call in calls.values():
-        call()
+        for _ in range(3):
+            call()
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
+            torch.set_num_threads(threads)  # numba sets OpenMP's number for torch too
+            call()  # the one before left its own tables and branches in the CPU's caches
             start = clock()
-            call()
-            found[name].append((clock() - start) * 1e3)
+            for _ in range(3):
+                call()
+            found[name].append((clock() - start) * 1e3 / 3)
     return found
 
 
@@ -102,22 +133,26 @@ def main() -> None:
     for out, in_features in SHAPES[: options.shapes]:
         one = random_weight(out, in_features, 0)
         more = random_weight(out, in_features, max(1, in_features // GROUP // 50))
-        dense, ours, critical = one.dequantize(), *map(QuantizedLinear.from_weight, (one, more))
+        ours, critical = (
+            [QuantizedLinear.from_weight(weight) for _ in range(copies(weight))]
+            for weight in (one, more)
+        )
+        dense = [one.dequantize() for _ in range(1 + (64 << 20) // (4 * out * in_features))]
         for batch in options.batch:
             x = torch.randn(batch, in_features)
             for threads in options.threads:
                 torch.set_num_threads(threads)
                 calls = {
-                    "dense": lambda x=x, dense=dense: torch.nn.functional.linear(x, dense),
-                    "ours": lambda x=x, ours=ours: ours(x),
-                    "critical": lambda x=x, critical=critical: critical(x),
+                    "dense": dense_call(dense, x),
+                    "ours": our_call(ours, x),
+                    "critical": our_call(critical, x),
                 }
                 aqlm = aqlm_call(one, x, threads)
                 if aqlm is not None and batch <= 8:
                     calls["aqlm"] = aqlm
                 with torch.no_grad():
                     found = times(
-                        calls, options.repeats if batch < 64 else 5, CLOCKS[options.clock]
+                        calls, options.repeats if batch < 64 else 5, threads, CLOCKS[options.clock]
                     )
                 middle = {name: f"{median(values):.3f}" for name, values in found.items()}
                 table.add_row(

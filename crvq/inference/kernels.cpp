@@ -90,7 +90,8 @@ std::vector<float> float_entries(const Codebook& book, int d, int width) {
   }
   if (width == d) return flat;
   std::vector<float> padded(room * width, 0.0f);
-  for (int e = 0; e < book.count; ++e) std::copy_n(&flat[size_t(e) * d], d, &padded[size_t(e) * width]);
+  for (size_t e = 0; e < size_t(book.count); ++e)
+    std::copy_n(&flat[e * d], d, &padded[e * width]);
   return padded;
 }
 
@@ -115,19 +116,30 @@ struct Lanes<1> {
 
 // ---- look-up tables: T tokens' products of a group's inputs with every entry ----
 
-// table[e][t] = sum_j entries[j][e] x[t][j]. Entries are transposed, so that one token's products
-// of neighbouring entries are one vector; several tokens are the vector themselves.
-template <int T>
-void build_table(const float* transposed, int64_t count, int d, const float* x, int64_t x_stride,
-                 float* table) {
+// table[e] = sum_j entries[j][e] x[j] for one token: entries are transposed, so that the products
+// of neighbouring entries are one vector.
+void build_table(const float* __restrict transposed, int64_t count, int d, const float* x,
+                 float* __restrict table) {
+  std::fill_n(table, count, 0.0f);
+  for (int j = 0; j < d; ++j)
+    for (int64_t e = 0; e < count; ++e) table[e] += transposed[j * count + e] * x[j];
+}
+
+// table[e][t] = sum_j entries[e][j] x[t][j] for several tokens, which are the vector. With d known
+// to the compiler the inputs stay in registers.
+template <int T, int D>
+void build_table(const float* entries, int64_t count, int known_d, const float* x,
+                 int64_t x_stride, float* table) {
   typedef typename Lanes<T>::V V;
+  const int d = D ? D : known_d;
+  V inputs[D ? D : 32];
+  for (int j = 0; j < d; ++j)
+    for (int t = 0; t < T; ++t) reinterpret_cast<float*>(&inputs[j])[t] = x[t * x_stride + j];
   V* out = reinterpret_cast<V*>(table);
-  for (int64_t e = 0; e < count; ++e) out[e] = V{};
-  for (int j = 0; j < d; ++j) {
-    V xj;
-    for (int t = 0; t < T; ++t) reinterpret_cast<float*>(&xj)[t] = x[t * x_stride + j];
-    const float* row = transposed + j * count;
-    for (int64_t e = 0; e < count; ++e) out[e] += row[e] * xj;
+  for (int64_t e = 0; e < count; ++e, entries += d) {
+    V sum = entries[0] * inputs[0];
+    for (int j = 1; j < d; ++j) sum += entries[j] * inputs[j];
+    out[e] = sum;
   }
 }
 
@@ -154,7 +166,7 @@ void add_looked_up(const Segment* segments, int count, int64_t tiles, float* sum
         uint64_t low = load64(row);
         uint64_t high = low >> (E <= 8 ? 4 * E : 0);
         if (E > 8) high = load64(row + E / 2) >> (4 * E & 7);
-        // Opaque to compilers, which else turn the eight scalar loads into a gather: half the speed.
+        // Opaque to compilers, which else make the eight loads a gather: half the speed.
         asm("" : "+r"(low), "+r"(high));
         s0 += table[low & mask];
         s1 += table[low >> E & mask];
@@ -261,106 +273,158 @@ std::vector<Step> plan(const Linear& linear, int lanes) {
   return steps;
 }
 
+// One product with T tokens, of which `tokens` are there.
+template <int T>
+class Product {
+ public:
+  Product(const Linear& linear, const float* x, int64_t tokens, float* y)
+      : linear_(linear), tokens_(tokens), y_(y), d_(linear.d), width_(padded_width(linear.d)),
+        tiles_((linear.out_features + kTile - 1) / kTile), steps_(plan(linear, T)),
+        sums_(new float[tiles_ * kTile * T]) {
+    for (int k = 0; k < linear.codebooks; ++k) {
+      const bool looked_up = pays_to_tabulate(linear.books[k], linear.out_features);
+      entries_.push_back(looked_up && T == 1
+                             ? transposed_entries(linear.books[k], d_)
+                             : float_entries(linear.books[k], d_, looked_up ? d_ : width_));
+    }
+    reorder(x);
+  }
+
+  void run(int threads) {
+    // Each thread builds all tables for itself, without waiting for others and in its L1 cache,
+    // unless it has so few out features that building would take most of the time.
+    const bool shared =
+        threads > 1 && linear_.out_features / threads < (int64_t(2) << linear_.books[0].bits);
+    place_tables((shared ? kSharedBytes : kStepBytes) / 4);
+    std::unique_ptr<float[]> common(new float[shared ? table_floats_ : 1]);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+      int thread = 0, count = 1;
+#ifdef _OPENMP
+      thread = omp_get_thread_num(), count = omp_get_num_threads();
+#endif
+      const int64_t from = tiles_ * thread / count, to = tiles_ * (thread + 1) / count;
+      std::unique_ptr<float[]> own(new float[shared ? 1 : table_floats_]);
+      float* tables = shared ? common.get() : own.get();
+      std::fill(&sums_[from * kTile * T], &sums_[to * kTile * T], 0.0f);
+      for (size_t round = 0; round + 1 < rounds_.size(); ++round) {
+        const int64_t begin = rounds_[round], end = rounds_[round + 1];
+        if (shared) {
+#pragma omp for schedule(static)
+          for (int64_t s = begin; s < end; ++s) build(steps_[s], tables);
+        } else {
+          for (int64_t s = begin; s < end; ++s) build(steps_[s], tables);
+        }
+        for (int64_t s = begin; s < end; ++s) add(steps_[s], tables, from, to);
+        if (shared) {
+#pragma omp barrier
+        }
+      }
+      finish(from, to);
+    }
+  }
+
+ private:
+  // Inputs in coded order, one row per token: at stride d for tables, padded for dot products.
+  void reorder(const float* x) {
+    const int groups = linear_.books[0].groups;
+    narrow_stride_ = int64_t(groups) * d_, wide_stride_ = int64_t(groups) * width_;
+    narrow_.assign(narrow_stride_ * T, 0.0f);
+    for (int64_t t = 0; t < tokens_; ++t)
+      for (int64_t p = 0; p < narrow_stride_; ++p) {
+        int64_t channel = p;
+        if (linear_.order_bytes == 2) channel = static_cast<const int16_t*>(linear_.order)[p];
+        if (linear_.order_bytes == 4) channel = static_cast<const int32_t*>(linear_.order)[p];
+        if (channel >= 0 && channel < linear_.in_features)
+          narrow_[t * narrow_stride_ + p] = x[t * linear_.in_features + channel];
+      }
+    wide_.assign(wide_stride_ * T, 0.0f);
+    for (int t = 0; t < T; ++t)
+      for (int g = 0; g < groups; ++g)
+        std::copy_n(&narrow_[t * narrow_stride_ + g * d_], d_,
+                    &wide_[t * wide_stride_ + g * width_]);
+  }
+
+  // Steps whose tables exist at the same time make a round.
+  void place_tables(int64_t room) {
+    int64_t used = 0;
+    rounds_ = {0};
+    for (size_t s = 0; s < steps_.size(); ++s) {
+      if (used && used + steps_[s].floats > room) rounds_.push_back(s), used = 0;
+      for (Piece& piece : steps_[s].pieces) piece.table += used;
+      used += steps_[s].floats;
+      table_floats_ = std::max(table_floats_, used);
+    }
+    rounds_.push_back(steps_.size());
+  }
+
+  void build(const Step& step, float* tables) const {
+    if (!step.looked_up) return;
+    for (const Piece& piece : step.pieces) {
+      const int64_t count = int64_t(1) << linear_.books[piece.book].bits;
+      const float* entries = entries_[piece.book].data();
+      for (int g = piece.first; g < piece.last; ++g) {
+        const float* x = &narrow_[int64_t(piece.block_start + g) * d_];
+        float* table = tables + piece.table + (g - piece.first) * count * T;
+        if constexpr (T == 1)
+          build_table(entries, count, d_, x, table);
+        else if (d_ == 8)
+          build_table<T, 8>(entries, count, d_, x, narrow_stride_, table);
+        else
+          build_table<T, 0>(entries, count, d_, x, narrow_stride_, table);
+      }
+    }
+  }
+
+  void add(const Step& step, const float* tables, int64_t from, int64_t to) const {
+    float* sums = &sums_[from * kTile * T];
+    std::vector<Segment> segments;
+    for (const Piece& piece : step.pieces) {
+      const Codebook& book = linear_.books[piece.book];
+      const int64_t tile_bytes = int64_t(piece.block) * book.bits;
+      segments.push_back({book.codes + piece.block_start * tiles_ * book.bits +
+                              from * tile_bytes + piece.first * book.bits,
+                          tile_bytes, tables + piece.table, piece.last - piece.first});
+    }
+    const Piece& piece = step.pieces[0];
+    const int bits = linear_.books[piece.book].bits;
+    if (step.looked_up) {
+      add_looked_up_for<T>(bits)(segments.data(), int(segments.size()), to - from, sums);
+      return;
+    }
+    auto dots = width_ == 4    ? add_dot_products<4>
+                : width_ == 8  ? add_dot_products<8>
+                : width_ == 16 ? add_dot_products<16>
+                               : add_dot_products<32>;
+    dots(bits, entries_[piece.book].data(), segments[0], to - from,
+         &wide_[int64_t(piece.block_start) * width_], T, wide_stride_, sums);
+  }
+
+  void finish(int64_t from, int64_t to) const {
+    const int64_t out = linear_.out_features;
+    for (int64_t o = from * kTile; o < std::min(to * kTile, out); ++o) {
+      const float scale = from_half(linear_.scales[o]);
+      const float bias = linear_.bias ? linear_.bias[o] : 0.0f;
+      for (int64_t t = 0; t < tokens_; ++t) y_[t * out + o] = sums_[o * T + t] * scale + bias;
+    }
+  }
+
+  const Linear& linear_;
+  const int64_t tokens_;
+  float* const y_;
+  const int d_, width_;
+  const int64_t tiles_;
+  std::vector<Step> steps_;
+  std::vector<size_t> rounds_;  // first step of each, and the number of steps
+  int64_t table_floats_ = 0, narrow_stride_, wide_stride_;
+  std::vector<std::vector<float>> entries_;
+  std::vector<float> narrow_, wide_;
+  std::unique_ptr<float[]> sums_;
+};
+
 template <int T>
 void multiply(const Linear& linear, const float* x, int64_t tokens, float* y, int threads) {
-  const int d = linear.d, width = padded_width(d);
-  const int64_t tiles = (linear.out_features + kTile - 1) / kTile;
-  const int most_groups = linear.books[0].groups;
-  std::vector<Step> steps = plan(linear, T);
-  std::vector<std::vector<float>> entries(linear.codebooks);
-  for (int k = 0; k < linear.codebooks; ++k)
-    entries[k] = pays_to_tabulate(linear.books[k], linear.out_features)
-                     ? transposed_entries(linear.books[k], d)
-                     : float_entries(linear.books[k], d, width);
-
-  // Coded order, one row per token: at stride d for tables, at stride `width` for dot products.
-  const int64_t narrow_stride = int64_t(most_groups) * d, wide_stride = int64_t(most_groups) * width;
-  std::vector<float> narrow(narrow_stride * T, 0.0f), wide;
-  for (int64_t t = 0; t < tokens; ++t)
-    for (int64_t p = 0; p < narrow_stride; ++p) {
-      int64_t channel = p;
-      if (linear.order_bytes == 2) channel = static_cast<const int16_t*>(linear.order)[p];
-      if (linear.order_bytes == 4) channel = static_cast<const int32_t*>(linear.order)[p];
-      if (channel < linear.in_features)
-        narrow[t * narrow_stride + p] = x[t * linear.in_features + channel];
-    }
-  if (std::any_of(steps.begin(), steps.end(), [](const Step& step) { return !step.looked_up; })) {
-    wide.assign(wide_stride * T, 0.0f);
-    for (int t = 0; t < T; ++t)
-      for (int g = 0; g < most_groups; ++g)
-        std::copy_n(&narrow[t * narrow_stride + g * d], d, &wide[t * wide_stride + g * width]);
-  }
-
-  // Steps are taken in rounds: tables of a round are built by all threads, then read by all.
-  const int64_t room = (threads > 1 ? kSharedBytes : kStepBytes) / 4;
-  std::vector<size_t> rounds = {0};
-  int64_t used = 0, most_used = 0;
-  for (size_t s = 0; s < steps.size(); ++s) {
-    if (used && used + steps[s].floats > room) rounds.push_back(s), used = 0;
-    for (Piece& piece : steps[s].pieces) piece.table += used;
-    used += steps[s].floats;
-    most_used = std::max(most_used, used);
-  }
-  rounds.push_back(steps.size());
-  std::unique_ptr<float[]> tables(new float[most_used + 1]);
-  std::unique_ptr<float[]> sums(new float[tiles * kTile * T]);
-
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    int thread = 0, count = 1;
-#ifdef _OPENMP
-    thread = omp_get_thread_num(), count = omp_get_num_threads();
-#endif
-    const int64_t from = tiles * thread / count, to = tiles * (thread + 1) / count;
-    std::vector<Segment> segments;
-    std::fill(&sums[from * kTile * T], &sums[to * kTile * T], 0.0f);
-    for (size_t round = 0; round + 1 < rounds.size(); ++round) {
-      const int64_t begin = rounds[round], end = rounds[round + 1];
-#pragma omp for schedule(static)
-      for (int64_t s = begin; s < end; ++s) {
-        if (!steps[s].looked_up) continue;
-        for (const Piece& piece : steps[s].pieces) {
-          const int64_t entry_count = int64_t(1) << linear.books[piece.book].bits;
-          for (int g = piece.first; g < piece.last; ++g)
-            build_table<T>(entries[piece.book].data(), entry_count, d,
-                           &narrow[int64_t(piece.block_start + g) * d], narrow_stride,
-                           &tables[piece.table + (g - piece.first) * entry_count * T]);
-        }
-      }
-      for (int64_t s = begin; s < end; ++s) {
-        const Step& step = steps[s];
-        float* own = &sums[from * kTile * T];
-        segments.clear();
-        for (const Piece& piece : step.pieces) {
-          const Codebook& book = linear.books[piece.book];
-          const int64_t tile_bytes = int64_t(piece.block) * book.bits;
-          segments.push_back({book.codes + piece.block_start * tiles * book.bits +
-                                  from * tile_bytes + piece.first * book.bits,
-                              tile_bytes, &tables[piece.table], piece.last - piece.first});
-        }
-        const Piece& piece = step.pieces[0];
-        const Codebook& book = linear.books[piece.book];
-        if (step.looked_up) {
-          add_looked_up_for<T>(book.bits)(segments.data(), int(segments.size()), to - from, own);
-          continue;
-        }
-        auto add = width == 4    ? add_dot_products<4>
-                   : width == 8  ? add_dot_products<8>
-                   : width == 16 ? add_dot_products<16>
-                                 : add_dot_products<32>;
-        add(book.bits, entries[piece.book].data(), segments[0], to - from,
-            &wide[int64_t(piece.block_start) * width], T, wide_stride, own);
-      }
-      if (count > 1) {
-#pragma omp barrier
-      }
-    }
-    for (int64_t o = from * kTile; o < std::min<int64_t>(to * kTile, linear.out_features); ++o) {
-      const float scale = from_half(linear.scales[o]), bias = linear.bias ? linear.bias[o] : 0.0f;
-      for (int64_t t = 0; t < tokens; ++t)
-        y[t * linear.out_features + o] = sums[o * T + t] * scale + bias;
-    }
-  }
+  Product<T>(linear, x, tokens, y).run(threads);
 }
 
 // ---- decoding, for matrix products ----
@@ -397,7 +461,7 @@ void decode_tile(const Linear& linear, int k, const float* __restrict entries, i
 
 extern "C" {
 
-// y (tokens, out) = x (tokens, in) Ŵᵀ + bias for 1 to 8 tokens. Nonzero: not a case of these kernels.
+// y (tokens, out) = x (tokens, in) Ŵᵀ + bias for 1 to 8 tokens; 1 if it cannot.
 int crvq_multiply(const Linear* linear, const float* x, int64_t tokens, float* y, int threads) {
   if (tokens < 1 || tokens > 8 || linear->d > 32) return 1;
   auto run = tokens == 1 ? multiply<1> : tokens == 2 ? multiply<2> : tokens <= 4 ? multiply<4>

@@ -178,11 +178,11 @@ def pays(linear: PackedLinear, tokens: int) -> bool:
     for bits, groups in zip(linear.bits, linear.groups, strict=True):
         count = groups * linear.out_features
         if bits > 12 or 2 << bits > linear.out_features:  # dot products, as in kernels.cpp
-            by_kernel += 1.5 * count * tokens
+            by_kernel += (1.5 if bits > 12 else 0.75) * count * tokens
         else:
-            building = 0.1 * groups * linear.group_size * (1 << bits)
+            building = 0.17 * groups * linear.group_size * (1 << bits)
             # Tables of eight tokens leave the L1 cache from 2^10 entries on.
-            by_kernel += (count + building) * eights * (1 if bits < 10 else 3)
+            by_kernel += (0.75 * count + building) * eights * (1 if bits < 10 else 3)
         decoding += 2.5 * count
     return by_kernel < decoding + 0.023 * linear.positions * linear.out_features * tokens
 

@@ -43,6 +43,15 @@ def _gpu_for(linear: PackedLinear) -> ModuleType | None:
     return kernels if kernels is not None and kernels.serves(linear) else None
 
 
+def _kernels_for(linear: PackedLinear) -> list[ModuleType]:
+    """Kernels that take this linear, the fastest first; looked up once."""
+    if "kernels" not in linear.prepared:
+        known = (_gpu_for(linear), native, numba_kernels)
+        linear.prepared["kernels"] = [k for k in known if k is not None and k.serves(linear)]
+    kernels: list[ModuleType] = linear.prepared["kernels"]
+    return kernels
+
+
 def tile_slices(linear: PackedLinear) -> Iterator[slice]:
     """Slices of tiles that are decoded together."""
     elements = _CPU_ELEMENTS if linear.scales.device.type == "cpu" else _GPU_ELEMENTS
@@ -99,8 +108,8 @@ def product(linear: PackedLinear, x: Tensor, reordered: Callable[[], Tensor]) ->
         reordered: gives x in coded order ``(tokens, positions)``; called only if needed.
     """
     if x.dtype != torch.float64 and len(x):
-        for kernels in (_gpu_for(linear), native, numba_kernels):
-            if kernels and kernels.serves(linear) and kernels.pays(linear, len(x)):
+        for kernels in _kernels_for(linear):
+            if kernels.pays(linear, len(x)):
                 y: Tensor = kernels.multiply(linear, x)
                 return y.to(x.dtype)
     y = tiled_product(linear, reordered())

@@ -25,7 +25,9 @@ def random_weight(
     positions = groups * d
     order = torch.arange(positions)
     if shuffled:
-        order[:in_features] = torch.randperm(in_features, generator=generator)
+        # Drawn apart: linears with equal inputs get equal permutations, whatever their outputs.
+        shuffle = torch.Generator().manual_seed(seed + 1)
+        order[:in_features] = torch.randperm(in_features, generator=shuffle)
     return AdditiveWeight(
         out, in_features, AdditiveCode(codes, scales), books, order, positions if shuffled else 0
     )
@@ -42,4 +44,5 @@ def random_linear(bias=False, **options) -> tuple[PackedLinear, torch.Tensor, to
 
 def relative_error(found, expected):
     """Norm of the difference over the norm."""
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).norm() / expected.norm())
