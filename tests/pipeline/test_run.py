@@ -44,7 +44,6 @@ def test_the_record_says_all_of_it(done):
     assert record["error"] is None
     assert record["schema_version"] >= 1
     assert (record["model"], record["method"]) == ("local", "crvq")
-    assert record["budget"]["name"] == "layout"
     assert record["config"]["method_params"]["critical_ratio"] == 0.02
     assert record["seeds"] == {"seed": 0, "calibration": 0}
     for name in ("torch", "transformers", "crvq"):
