@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,32 +95,27 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
-@dataclass
 class Bench:
-    """A model, texts and a server; makes starting states and honest results once each.
+    """A model, texts and servers; makes starting states and honest results once each.
+
+    Faults are tried in several threads at once, each with a server of its own.
 
     Args:
         root: an empty folder.
-        server: another bench's model, texts and states are used by a second one, with a server of
-            its own.
     """
 
-    root: Path
-    shared: Bench | None = None
-    _server: Server | None = None
-    _states: dict[str, Path] = field(default_factory=dict)
-    _honest: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _number: int = 0
-
-    @cached_property
-    def base(self) -> list[str]:
-        """Arguments of every command."""
-        if self.shared is not None:
-            return self.shared.base
-        model = self.root / "tiny"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._states: dict[str, Path] = {}
+        self._honest: dict[str, dict[str, Any]] = {}
+        self._cases = itertools.count(1)
+        self._lock = threading.RLock()
+        self._local = threading.local()
+        self._servers: list[Server] = []
+        model = root / "tiny"
         save_tiny_model(model)
-        calibration, heldout = save_tiny_texts(self.root)
-        return [
+        calibration, heldout = save_tiny_texts(root)
+        self.base = [
             "model=folder", f"model.path={model}", "calibration=file",
             f"calibration.path={calibration}", "calibration.samples=4", "calibration.length=64",
             "eval=file", f"eval.perplexity.file.path={heldout}",
@@ -128,19 +123,23 @@ class Bench:
             "tracking=disabled", "activation_dtype=float32", "results_dir=results",
             "cache_dir=cache", "compare_with=null", *FAST_METHOD,
         ]  # fmt: skip
+        """Arguments of every command."""
 
     @property
     def server(self) -> Server:
-        if self._server is None:
-            warm = self.root / "warm"
-            places = [f"results_dir={warm / 'results'}", f"cache_dir={warm / 'cache'}"]
-            arguments = [one for one in self.base if not one.startswith("compare_with")]
-            self._server = Server([*arguments, *places], warm)
-        return self._server
+        """The server of this thread."""
+        if not hasattr(self._local, "server"):
+            with self._lock:
+                warm = self.root / "warm" / str(len(self._servers))
+                places = [f"results_dir={warm / 'results'}", f"cache_dir={warm / 'cache'}"]
+                self._local.server = Server(self.arguments(*places), warm)
+                self._servers.append(self._local.server)
+        return self._local.server
 
     def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        """End the servers."""
+        for server in self._servers:
+            server.close()
 
     def arguments(self, *extra: str) -> list[str]:
         """A whole command; what is given twice counts as it was given last."""
@@ -151,21 +150,20 @@ class Bench:
         return self.arguments(*SCENARIOS[scenario][0])
 
     def new_case(self) -> Path:
-        self._number += 1
-        case = self.root / "cases" / f"{self._number:04d}"
+        """An empty folder."""
+        case = self.root / "cases" / f"{next(self._cases):04d}"
         case.mkdir(parents=True)
         return case
 
     def state(self, name: str, make: Callable[[Path], None]) -> Path:
         """A folder with a starting state, made once."""
-        if self.shared is not None:
-            return self.shared._states[name]
-        if name not in self._states:
-            folder = self.root / "states" / name.replace(" ", "_").replace("/", "_")
-            folder.mkdir(parents=True)
-            make(folder)
-            self._states[name] = folder
-        return self._states[name]
+        with self._lock:
+            if name not in self._states:
+                folder = self.root / "states" / name.replace(" ", "_")
+                folder.mkdir(parents=True)
+                make(folder)
+                self._states[name] = folder
+            return self._states[name]
 
     def case_from(self, state: Path | None) -> Path:
         case = self.new_case()
@@ -197,23 +195,20 @@ class Bench:
 
     def honest(self, scenario: str) -> dict[str, Any]:
         """The result of an uninterrupted command."""
-        if self.shared is not None:
-            return self.shared.honest(scenario)
-        if scenario not in self._honest:
-            self._honest[scenario] = outcome(run_folder(self.finished(scenario)))
-        return self._honest[scenario]
+        with self._lock:
+            if scenario not in self._honest:
+                self._honest[scenario] = outcome(run_folder(self.finished(scenario)))
+            return self._honest[scenario]
 
     def boundaries(self, scenario: str) -> list[tuple[str, str]]:
         """File operations of an uninterrupted command: kind and path, in order."""
         self.finished(scenario)
-        root = self.root if self.shared is None else self.shared.root
-        lines = (root / f"writes-{scenario}").read_text().splitlines()
+        lines = (self.root / f"writes-{scenario}").read_text().splitlines()
         return [(line.partition("\t")[0], line.partition("\t")[2]) for line in lines]
 
     def seconds(self, scenario: str) -> float:
         self.finished(scenario)
-        root = self.root if self.shared is None else self.shared.root
-        return float((root / f"seconds-{scenario}").read_text())
+        return float((self.root / f"seconds-{scenario}").read_text())
 
     def start(self, case: Path, arguments: list[str], fault: Injection | None = None) -> int:
         return self.server.start(arguments, case, case.with_suffix(".out"), fault)
