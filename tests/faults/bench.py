@@ -235,6 +235,7 @@ class Bench:
         """
         output = case.with_suffix(".out")
         said_before = output.stat().st_size if output.exists() else 0
+        server = self.server  # started before the time is taken
         begun = time.monotonic()
         pid = self.start(case, arguments, fault)
         if after is not None:
@@ -245,7 +246,7 @@ class Bench:
                     os.kill(pid, number)
                 except ProcessLookupError:
                     break
-        code = self.server.wait(pid, timeout)
+        code = server.wait(pid, timeout)
         said = output.read_bytes()[said_before:].decode(errors="replace")
         return Ended(code, time.monotonic() - begun, said)
 

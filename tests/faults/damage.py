@@ -53,21 +53,21 @@ def faults(seed: int) -> Iterator[Fault]:
     for state, files in FINISHED.items():
         for file in files:
             for harm in (*FLIPS, *CUTS):
+                share = draw.random()
                 yield Fault(
                     f"damaged {_kind(file)}, finished run",
                     f"{state}: {file}, {harm}",
-                    lambda bench, s=state, f=file, h=harm, at=draw.random(): _finished(
-                        bench, s, f, h, at
-                    ),
+                    lambda bench, s=state, f=file, h=harm, at=share: _finished(bench, s, f, h, at),
                     short=(state, harm) == ("plain", "middle") and "block-002" not in file,
                 )
     for state, (*_, files) in UNFINISHED.items():
         for file in files:
             for harm in (*FLIPS, *CUTS):
+                share = draw.random()
                 yield Fault(
                     f"damaged {_kind(file)}, unfinished run",
                     f"{state}: {file}, {harm}",
-                    lambda bench, s=state, f=file, h=harm, at=draw.random(): _unfinished(
+                    lambda bench, s=state, f=file, h=harm, at=share: _unfinished(
                         bench, s, f, h, at
                     ),
                     short=(state, harm) == ("end-to-end training", "random")
@@ -153,5 +153,3 @@ def _unfinished(bench: Bench, state: str, file: str, harm: str, share: float) ->
     case = bench.case_from(bench.state(f"unfinished {state}", make))
     harm_file(_damaged_file(case, file), harm, share)
     bench.finishes(case, scenario)
-
-

@@ -149,7 +149,11 @@ def _bend_clock(how: str) -> None:
         jumped = readings[0] > 20
         return 0.0 if not jumped else _DAY if how == "forward" else -_DAY
 
-    class Datetime(clock.datetime):
+    class AnyDatetime(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, clock.datetime)
+
+    class Datetime(clock.datetime, metaclass=AnyDatetime):
         @classmethod
         def now(cls, tz: clock.tzinfo | None = None) -> clock.datetime:
             return real_now(tz) + clock.timedelta(seconds=shift())

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.faults.bench import (
     SCENARIOS,
@@ -81,11 +82,11 @@ def faults(seed: int) -> Iterator[Fault]:
                 lambda bench, s=scenario, at=share, n=name: _stopped_at_time(bench, s, at, n),
             )
     for number in range(REQUEUES):
-        scenario = list(SCENARIOS)[number % len(SCENARIOS)]
+        scenario, share = list(SCENARIOS)[number % len(SCENARIOS)], draw.random()
         yield Fault(
             "requeue in the middle of a write",
             f"{scenario}, SIGTERM and SIGKILL 0.2 s later ({number + 1})",
-            lambda bench, s=scenario, at=draw.random(): _requeued(bench, s, at),
+            lambda bench, s=scenario, at=share: _requeued(bench, s, at),
             short=number == 0,
         )
 
@@ -158,8 +159,9 @@ def _requeued(bench: Bench, scenario: str, share: float) -> None:
     bench.finishes(case, scenario)
 
 
-def _check_stopped(bench, scenario, case, ended, number, opened) -> None:  # noqa: ANN001
-    assert ended.seconds < STOP_SECONDS + bench.seconds(scenario) * 3
+def _check_stopped(bench, scenario, case, ended, number, opened) -> None:
+    limit = STOP_SECONDS + bench.seconds(scenario) * 3
+    assert ended.seconds < limit, f"it took {ended.seconds:.1f} s of {limit:.1f}"
     assert_stopped(ended, number)
     check_kept(bench, scenario, case)
     records = [
@@ -175,7 +177,7 @@ def _check_stopped(bench, scenario, case, ended, number, opened) -> None:  # noq
         assert attempts, "no record says that the run was stopped"
 
 
-def check_kept(bench: Bench, scenario: str, case) -> None:  # noqa: ANN001
+def check_kept(bench: Bench, scenario: str, case: Path) -> None:
     """A finished run that was there before the fault is not lost."""
     if SCENARIOS[scenario][1] is not None:
         assert_kept(case, run_folder(case).name, bench.honest("plain"))

@@ -1,8 +1,8 @@
-"""A warm process that forks a child for each command: ``python -m tests.faults.server MODEL``.
+"""A warm process that forks a child for each command: ``python -m tests.faults.server ARGUMENT...``.
 
-Importing torch and transformers takes seconds, a tiny run a tenth of that. The server imports all of
-it and makes one run; each child is a process of its own, with its own output, which can be killed
-like any other and leaves through the interpreter's normal end otherwise.
+Importing torch and transformers takes seconds, a tiny run a tenth of that. The server imports all
+of it and makes one run; each child is a process of its own, with its own output, which can be
+killed like any other and leaves through the interpreter's exit functions otherwise.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _child(request: dict[str, Any]) -> int:
     except SystemExit as done:
         if done.code is None or isinstance(done.code, int):
             return done.code or 0
-        print(done.code, file=sys.stderr)
+        sys.stderr.write(f"{done.code}\n")
         return 1
     except BaseException:
         traceback.print_exc()
