@@ -9,6 +9,7 @@ python -m tests.faults --seed 7 --out faults.md
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import tempfile
 import time
@@ -27,6 +28,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="faults tried at once")
     parser.add_argument("--short", action="store_true", help="the short form")
     parser.add_argument("--only", help="a word of the kinds or names to try")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="try a random part, for so long"
+    )
     parser.add_argument("--out", type=Path, help="write the table as Markdown, too")
     parser.add_argument("--keep", type=Path, help="an empty folder for all files, which stay there")
     chosen = parser.parse_args()
@@ -34,6 +38,8 @@ def main() -> int:
     faults = [one for one in all_faults(chosen.seed) if one.short or not chosen.short]
     if chosen.only:
         faults = [one for one in faults if chosen.only in f"{one.kind}: {one.name}"]
+    if chosen.minutes < float("inf"):
+        random.Random(chosen.seed).shuffle(faults)
     begun = time.monotonic()
     done = [0]
 
@@ -49,7 +55,7 @@ def main() -> int:
         root.mkdir(parents=True, exist_ok=True)
         bench = Bench(root)
         try:
-            results = try_all(bench, faults, chosen.jobs, show)
+            results = try_all(bench, faults, chosen.jobs, show, chosen.minutes)
         finally:
             bench.close()
     Console().print(table(results))

@@ -44,7 +44,7 @@ UNFINISHED = {
         ["checkpoint/manifest.json", "checkpoint/block-001.safetensors",
          "checkpoint/outer.safetensors", "finetune_state.safetensors"]),
 }  # fmt: skip
-FLIPS, CUTS = ("start", "middle", "random", "end"), ("empty", "half", "last byte")
+FLIPS, CUTS = ("start", "random", "end"), ("half", "last byte")
 
 
 def faults(seed: int) -> Iterator[Fault]:
@@ -58,7 +58,7 @@ def faults(seed: int) -> Iterator[Fault]:
                     f"damaged {_kind(file)}, finished run",
                     f"{state}: {file}, {harm}",
                     lambda bench, s=state, f=file, h=harm, at=share: _finished(bench, s, f, h, at),
-                    short=(state, harm) == ("plain", "middle") and "block-002" not in file,
+                    short=(state, harm) == ("plain", "random") and "block-002" not in file,
                 )
     for state, (*_, files) in UNFINISHED.items():
         for file in files:
@@ -91,10 +91,10 @@ def harm_file(path: Path, harm: str, share: float) -> None:
     """Flip a bit of a byte, or cut the file."""
     data = bytearray(path.read_bytes())
     if harm in FLIPS:
-        places = {"start": 2, "middle": len(data) // 2, "end": len(data) - 2}
+        places = {"start": 2, "end": len(data) - 2}
         data[places.get(harm, int(share * len(data)))] ^= 1 << int(share * 8)
     else:
-        kept = {"empty": 0, "half": len(data) // 2, "last byte": len(data) - 1}[harm]
+        kept = {"half": len(data) // 2, "last byte": len(data) - 1}[harm]
         data = data[:kept]
     path.write_bytes(data)
 

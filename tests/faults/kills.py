@@ -20,9 +20,9 @@ from tests.faults.bench import (
 from tests.faults.fault import Fault
 from tests.faults.inject import KILL, TERM, Injection
 
-RANDOM_EACH = 12
+RANDOM_EACH = 11
 """SIGKILLs at random moments, for each scenario."""
-PLACES_EACH = 24
+PLACES_EACH = 16
 """File operations at which a scenario is killed, at most."""
 REQUEUES = 12
 STAGES = {
@@ -62,7 +62,7 @@ def faults(seed: int) -> Iterator[Fault]:
                 f"{scenario}, operation {number + 1} of {PLACES_EACH}",
                 lambda bench, s=scenario, n=number: _killed_at_place(bench, s, n),
                 # The last operations of a forced run are those that swap the results.
-                short=(scenario, number) in (("plain", 12), ("block_e2e", 17), ("forced", 22)),
+                short=(scenario, number) in (("plain", 8), ("block_e2e", 11), ("forced", 14)),
             )
     for name in SIGNALS:
         for stage in STAGES:

@@ -1,4 +1,4 @@
-"""A warm process that forks a child for each command: ``python -m tests.faults.server ARGUMENT...``.
+"""A warm process that forks a child for each command: ``python -m tests.faults.server ...``.
 
 Importing torch and transformers takes seconds, a tiny run a tenth of that. The server imports all
 of it and makes one run; each child is a process of its own, with its own output, which can be

@@ -15,7 +15,7 @@ from tests.faults.fault import Fault, SkippedError
 from tests.faults.inject import Injection
 from tests.faults.kills import check_kept, places
 
-PLACES_EACH = 8
+PLACES_EACH = 5
 SIZES = (16, 40, 64, 100, 128, 200)
 """KiB of real file systems that a run does not fit on."""
 REASONS = {errno.ENOSPC: ("disk is full", "No space left"), errno.EROFS: ("read-only",)}
@@ -29,7 +29,7 @@ def faults(seed: int) -> Iterator[Fault]:
                 "disk full from a write on",
                 f"{scenario}, write {number + 1} of {PLACES_EACH}",
                 lambda bench, s=scenario, n=number: _fails_from(bench, s, n, errno.ENOSPC),
-                short=(scenario, number) in (("plain", 5), ("added", 2)),
+                short=(scenario, number) in (("plain", 3), ("added", 1)),
             )
         yield Fault(
             "read-only folders",

@@ -51,16 +51,24 @@ def try_fault(bench: Bench, fault: Fault) -> Tried:
 
 
 def try_all(
-    bench: Bench, faults: Sequence[Fault], jobs: int, on_tried: Callable[[Tried], None]
+    bench: Bench,
+    faults: Sequence[Fault],
+    jobs: int,
+    on_tried: Callable[[Tried], None],
+    minutes: float = float("inf"),
 ) -> list[Tried]:
-    """Try faults in some threads, each with a server of its own; order as given."""
+    """Try faults in some threads, each with a server of its own; results are in the same order.
+
+    After so many minutes no further one is begun.
+    """
+    deadline = time.monotonic() + 60 * minutes
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(len(faults)):
         waiting.put(number)
     results: dict[int, Tried] = {}
 
     def work() -> None:
-        while True:
+        while time.monotonic() < deadline:
             try:
                 number = waiting.get_nowait()
             except queue.Empty:
