@@ -44,6 +44,10 @@ def main() -> None:
     Exits with 2 when the command was refused before any work, with 1 when a job failed, and with
     128 + the signal's number when it was stopped by one.
     """
+    if len(sys.argv) > 1 and sys.argv[1] in ("export", "generate", "chat"):
+        from crvq.cli.use_model import main as use_model  # these take no configuration
+
+        sys.exit(use_model(sys.argv[1:]))
     # Before torch and tokenizers load: forked workers would only warn about each other.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     register_plugins()

@@ -44,8 +44,8 @@ model = AutoModelForCausalLM.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 ```
 
-`crvq.load("FOLDER")` does the same in one call. With
-`from_pretrained("FOLDER", trust_remote_code=True)` the folder's own `modeling_crvq.py` imports crvq.
+`crvq.load("FOLDER")` does the same in one call, and refuses a damaged folder. With
+`from_pretrained("FOLDER", trust_remote_code=True)` the folder's `modeling_crvq.py` imports crvq.
 From a shell: `crvq generate FOLDER "prompt"`, `crvq chat FOLDER`.
 """
 
@@ -89,7 +89,7 @@ def command_of(config: Mapping[str, Any]) -> str | None:
 def _model_words(model: Mapping[str, Any]) -> list[str] | None:
     """Return the overrides that choose a model: its preset, or where it comes from."""
     for path in sorted((conf_folder() / "model").glob("[!_]*.yaml")):
-        preset: Any = OmegaConf.load(path)
+        preset: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         if preset.get("name") == model.get("name"):
             return [f"model={path.stem}"]
     chosen = {"path": ("folder", "path"), "hub": ("hub", "repo")}.get(str(model.get("source")))

@@ -280,7 +280,9 @@ def _in_16_bits(tensor: Tensor, dtype: FloatDtype) -> Tensor:
 
 def _is_same(state: Mapping[str, Tensor], key: str, source: str | None) -> bool:
     """Return whether a tied tensor is the very memory of the one that it is tied to."""
-    return source in state and state[key].data_ptr() == state[source].data_ptr()
+    return (
+        source is not None and source in state and state[key].data_ptr() == state[source].data_ptr()
+    )
 
 
 def _model_dtype(model: nn.Module) -> torch.dtype:

@@ -34,7 +34,7 @@ def load(
             quantized. Quantized layers stay as they are stored.
 
     Returns:
-        The model in eval mode; its tokenizer, if the folder has one, is its attribute ``tokenizer``.
+        The model in eval mode. Its attribute ``tokenizer`` is its tokenizer, or None.
 
     Raises:
         CheckpointError: the folder is not such a folder, is damaged, or of a newer version.
@@ -62,5 +62,6 @@ def load(
         raise CheckpointError(f"{folder}: {error}") from error
     except Exception as error:  # transformers, tokenizers and torch: any kind
         raise CheckpointError(f"{folder} cannot be loaded: {error!s:.500}") from error
-    model.tokenizer = tokenizer
+    # A plain attribute: nn.Module's own would have to be a tensor or a module.
+    object.__setattr__(model, "tokenizer", tokenizer)
     return model.eval()

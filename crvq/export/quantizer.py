@@ -119,7 +119,7 @@ class CrvqQuantizer(HfQuantizer):
             together = self.layout.shared_set(name)
             books = {} if together is None else shared[together]
             weight = self.layout.unpack(name, packed.cpu(), books)
-            module = _module(weight, held.bias, self._dtype or torch.float32)
+            module = _module(weight, held._parameters["bias"], self._dtype or torch.float32)
             module.to(packed.device)
             if together is not None:
                 _share_buffers(module, placed.setdefault((together, packed.device), {}))

@@ -60,7 +60,7 @@ def quantized_weights(model: PreTrainedModel, layout: Layout) -> dict[str, Quant
         module = model.get_submodule(name)
         if not isinstance(module, QuantizedLinear):
             raise CheckpointError(
-                f"{name} was loaded dequantized (format {header['format']}): copy its folder instead"
+                f"{name} runs dequantized (format {header['format']}): copy the folder instead"
             )
         weights[name] = additive_weight(module, header)
     return weights
