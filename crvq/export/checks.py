@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ WEIGHTS_FILE = "model.safetensors"
 _MOST_JSON = 1 << 26
 """Bytes of a JSON file; config.json of a 70B takes about 400 KB."""
 _MOST_MODULES = 1 << 16
+_LAYERS = re.compile(r"(num|n)_(\w+_)?layers?")
+"""Keys of how many blocks a model has."""
 _DTYPES = {"float16": "F16", "bfloat16": "BF16"}
 
 
@@ -42,8 +45,8 @@ def read_layout(folder: Path) -> Layout:
         raise CheckpointError(f"{folder}: {error}") from error
     # The model's modules are made before its shapes can be compared with the files.
     for key, value in _numbers(config):
-        most = len(layout.digests) if "layer" in key else _MOST_MODULES
-        if ("layer" in key or key.startswith(("num_", "n_"))) and value > most:
+        most = len(layout.digests) if _LAYERS.fullmatch(key) else _MOST_MODULES
+        if key.startswith(("num_", "n_")) and value > most:
             raise CheckpointError(
                 f"{folder / CONFIG_FILE}: {key}={value}, but the folder has {len(layout.digests)} "
                 "tensors: config and weights are of different models"

@@ -32,11 +32,16 @@ from crvq.weights.quantized import QuantizedWeight
 
 CODE_FILE = "modeling_crvq.py"
 MAX_SHARD = "5GB"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# How a tokenizer was read, which transformers writes next to what it is.
+_HOW_LOADED = ("is_local", "local_files_only")
 
 _CODE = '''"""Lets `trust_remote_code=True` load this folder where nothing has imported crvq yet."""
 
-import crvq  # noqa: F401 - registers the quantizer with transformers
+from crvq.export.registration import install
 from transformers import {base}
+
+install()  # the quantizer, with transformers
 
 
 class Crvq{base}({base}):
@@ -81,7 +86,7 @@ def save_quantized(
         else:
             _write_packed(model, weights, origin or {}, partial, max_shard)
         if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
+            _write_tokenizer(tokenizer, partial)
         _publish(partial)
         if out.exists():
             out.rmdir()
@@ -90,6 +95,15 @@ def save_quantized(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return out
+
+
+def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    tokenizer.save_pretrained(folder)
+    path = folder / TOKENIZER_CONFIG
+    if path.is_file():
+        values = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in values.items() if key not in _HOW_LOADED}
+        _write_json(path, kept)
 
 
 def _publish(folder: Path) -> None:
@@ -300,4 +314,6 @@ def _transformers_class(model: PreTrainedModel) -> str | None:
 
 
 def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+    )

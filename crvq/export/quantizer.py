@@ -43,6 +43,8 @@ class PackedTensors(nn.Module):
         super().__init__()
         self.register_buffer(PACKED, torch.empty(stored, dtype=torch.uint8, device="meta"))
         self.register_parameter("bias", bias)
+        # Not stored: some models draw first values for the weights of certain linears by name.
+        self.weight = torch.empty(0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Refuse: the layer is not complete."""

@@ -28,7 +28,7 @@ class _Watcher(MetaPathFinder):
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = None
-            if finder is not self and find is not None:
+            if find is not None and not _is_watcher(finder):
                 spec = find(fullname, path, target)
             if spec is not None:
                 _register_after(spec)
@@ -40,7 +40,7 @@ def install() -> None:
     """Register with transformers now if it is loaded, else as soon as it is."""
     if _is_loaded():
         register()
-    elif not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
+    elif not any(_is_watcher(finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Watcher())
 
 
@@ -49,6 +49,11 @@ def register() -> None:
     from crvq.export.quantizer import register_quantizer
 
     register_quantizer()
+
+
+def _is_watcher(finder: object) -> bool:
+    # By name: a reloaded module has another class of that name.
+    return type(finder).__name__ == _Watcher.__name__ and type(finder).__module__ == __name__
 
 
 def _is_loaded() -> bool:
