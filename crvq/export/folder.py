@@ -39,13 +39,19 @@ _HOW_LOADED = ("is_local", "local_files_only")
 _CODE = '''"""Lets `trust_remote_code=True` load this folder where nothing has imported crvq yet."""
 
 from crvq.export.registration import install
-from transformers import {base}
+from transformers import {config}, {base}
 
 install()  # the quantizer, with transformers
 
 
+class Crvq{config}({config}):
+    """As transformers has it; it is the first thing that is read of a folder."""
+
+
 class Crvq{base}({base}):
     """As transformers has it; its quantized linear layers come with the quantizer."""
+
+    config_class = Crvq{config}
 '''
 
 
@@ -216,8 +222,14 @@ def _write_config(model: PreTrainedModel, folder: Path, quantization: dict[str, 
     config.architectures = [base or type(model).__name__]
     config.quantization_config = quantization
     if base is not None:
-        config.auto_map = {"AutoModelForCausalLM": f"{Path(CODE_FILE).stem}.Crvq{base}"}
-        (folder / CODE_FILE).write_text(_CODE.format(base=base), encoding="utf-8")
+        kind = _own_class(type(config))
+        module = Path(CODE_FILE).stem
+        config.auto_map = {
+            "AutoConfig": f"{module}.Crvq{kind}",
+            "AutoModelForCausalLM": f"{module}.Crvq{base}",
+        }
+        code = _CODE.format(base=base, config=kind)
+        (folder / CODE_FILE).write_text(code, encoding="utf-8")
     config.save_pretrained(folder)
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
@@ -306,11 +318,14 @@ def _model_dtype(model: nn.Module) -> torch.dtype:
 
 def _transformers_class(model: PreTrainedModel) -> str | None:
     """Name of the model's class in transformers' own causal models; None for others."""
-    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    names = [
-        one.__name__ for one in type(model).__mro__ if one.__module__.startswith("transformers.")
-    ]
-    return next((name for name in names if name in known), None)
+    name = _own_class(type(model))
+    return name if name in set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) else None
+
+
+def _own_class(kind: type) -> str | None:
+    """Name of the first class of transformers itself that a class is or inherits from."""
+    own = (one for one in kind.__mro__ if one.__module__.startswith("transformers."))
+    return next((one.__name__ for one in own), None)
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -47,7 +47,8 @@ def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tiny, packed_folder, 
         "from safetensors.torch import save_file\n"
         "torch.set_num_threads(int(sys.argv[3])); m = load(sys.argv[1])\n"
         "ids = torch.arange(48)[None]\n"
-        "with torch.no_grad(): save_file({'all': m(ids).logits, 'one': m(ids[:, :1]).logits}, sys.argv[2])"
+        "with torch.no_grad(): found = {'all': m(ids).logits, 'one': m(ids[:, :1]).logits}\n"
+        "save_file(found, sys.argv[2])"
     )
     out = tmp_path / "logits.safetensors"
     threads = str(torch.get_num_threads())
