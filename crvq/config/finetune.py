@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from crvq.config.calibration import CalibrationConfig
-from crvq.config.strict import Neutral, StrictModel
+from crvq.config.strict import Neutral, NeutralAt, StrictModel
 from crvq.errors import ConfigError
 
 FINETUNE_REVISION = 1
@@ -23,6 +23,38 @@ class WindowSplit(NamedTuple):
 
     train: int
     validation: int
+
+
+class CodesConfig(StrictModel):
+    """Codes that change while a stage trains: PV-Tuning (arXiv 2405.14852)."""
+
+    learning_rate: float = Field(
+        0.01,
+        gt=0,
+        le=10,
+        description="of the straight-through buffer, as a part of each weight's "
+        "root mean square; follows the stage's schedule",
+    )
+    max_change: float = Field(
+        0.01, gt=0, le=1, description="part of each tensor's groups that a code step may change"
+    )
+    beam: int = Field(
+        5, ge=1, le=4096, description="candidates kept where several codebooks cover a group"
+    )
+    delta_decay: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="part of the buffer's wish that is forgotten in each step; "
+        "1: codes follow the last gradient alone",
+    )
+    period: int = Field(1, ge=1, description="steps between two code steps")
+    beta: Decay = Field(0.95, description="decay rate of squared dense gradients")
+    metric: Literal["gradient", "none"] = Field(
+        "gradient",
+        description="weights of the distance to the buffer; gradient: root mean squared gradients "
+        "of row and column, which follow diag(H); none: all equal (the authors)",
+    )
 
 
 class TrainingConfig(StrictModel):
@@ -46,6 +78,9 @@ class TrainingConfig(StrictModel):
     )
     max_skipped: int = Field(
         10, ge=0, description="stop after so many steps whose loss or gradient is not finite"
+    )
+    codes: Annotated[CodesConfig | None, NeutralAt(None)] = Field(
+        None, description="change codes too (PV-Tuning); null: codes stay"
     )
 
 

@@ -68,7 +68,12 @@ def finetune_block(
     stage = config.block
     assert stage is not None
     free = FreeValues(
-        linears, norm_parameters(block), config.train, stage.relative_rate, fixed_sets
+        linears,
+        norm_parameters(block),
+        config.train,
+        stage.relative_rate,
+        fixed_sets,
+        codes=stage.codes is not None,
     )
     if not free.leaves:
         return None
@@ -92,7 +97,7 @@ def finetune_block(
     best = training.state.best
     if best is None:
         return TunedBlock({}, {}, summary, training.state.points)
-    return TunedBlock(free.weights(best), free.others(best), summary, training.state.points)
+    return TunedBlock(best.weights, best.others, summary, training.state.points)
 
 
 def _energy(batches: BlockBatches) -> float:

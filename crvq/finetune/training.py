@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from crvq.config.finetune import TrainingConfig
+from crvq.finetune.code_steps import CodeSteps
 from crvq.finetune.curve import CurvePoint, TrainingSummary
-from crvq.finetune.free_values import FreeValues, Values
+from crvq.finetune.free_values import FreeValues, Snapshot
 from crvq.finetune.schedule import rate_factor
 
 Loss = Callable[[], Tensor]
@@ -21,12 +22,14 @@ Loss = Callable[[], Tensor]
 
 @dataclass
 class TrainingState:
-    """Where a training is; all that a resumed one needs besides the leaves and Adam's moments."""
+    """Where a training is; a resumed one needs leaves, codes, and the optimizers' states too."""
 
     step: int = 0
-    best: Values | None = None
+    best: Snapshot | None = None
     """None: the start, as it lies in storage."""
     best_step: int = 0
+    best_changed: float | None = None
+    """Part of the groups whose codes differ from the start's in the best."""
     first_loss: float = math.nan
     best_loss: float = math.inf
     worse: int = 0
@@ -65,7 +68,7 @@ class Training:
     ) -> None:
         self.state = TrainingState()
         self._free, self._config, self._steps = free, config, steps
-        self._start = free.values()
+        self.codes = CodeSteps(free, config.codes) if config.codes is not None else None
         self._every, self._an_epoch = validate_every, an_epoch
         self._perplexity: Callable[[], float | None] = lambda: None
         self._stage, self._block = stage, block
@@ -109,7 +112,7 @@ class Training:
                 self._validate(validate)
             state.seconds = time.perf_counter() - begun
             on_step(state)
-        self._free.write(self._start if state.best is None else state.best)
+        self._free.restore(self._free.start if state.best is None else state.best)
         state.seconds = time.perf_counter() - begun
         return self._summary()
 
@@ -131,12 +134,17 @@ class Training:
         # Skipped as a whole: what sound parts of the step left in the gradients goes too.
         if not (math.isfinite(total) and math.isfinite(norm) and count):
             state.skipped += 1
+            for _ in free.take_dense_gradients():
+                pass
             return
         for gradient in gradients:
             gradient /= count
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = self._rate(state.step) * rate
         self.optimizer.step()
+        if self.codes is not None:
+            factor = self._rate(state.step) / self._config.learning_rate
+            self.codes.step(state.step + 1, count, factor)
         state.train_total += total / count
         state.train_count += 1
 
@@ -157,7 +165,9 @@ class Training:
         loss = validate()
         self._note(loss)
         if loss < state.best_loss:
-            state.best, state.best_loss, state.best_step = stored, loss, state.step
+            state.best = self._free.snapshot(stored)
+            state.best_loss, state.best_step = loss, state.step
+            state.best_changed = self._free.changed_codes()
             state.worse = 0
             return
         state.worse += 1
@@ -178,6 +188,7 @@ class Training:
                 learning_rate=self._rate(state.step - 1) if state.step else 0.0,
                 seconds=state.seconds,
                 validation_perplexity=self._perplexity(),
+                changed_codes=self._free.changed_codes(),
             )
         )
         state.train_total, state.train_count = 0.0, 0
@@ -193,4 +204,5 @@ class Training:
             stopped=state.stopped,
             trained_values=self._free.count,
             seconds=state.seconds,
+            changed_codes=None if self.codes is None else state.best_changed or 0.0,
         )
