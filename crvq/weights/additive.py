@@ -300,8 +300,6 @@ class TrainableAdditive(TrainableWeight[AdditiveWeight]):
 
     def changed_groups(self, weight: AdditiveWeight) -> int:
         """A group differs if any of its codes does."""
-        if not self._moved:
-            return 0
         differs = torch.zeros_like(self._codes[0], dtype=torch.bool)
         for ours, theirs in zip(self._codes, weight.code.codes, strict=True):
             differs[:, : ours.shape[1]] |= ours != theirs.to(ours.device)
