@@ -28,32 +28,41 @@ class WindowSplit(NamedTuple):
 class CodesConfig(StrictModel):
     """Codes that change while a stage trains: PV-Tuning (arXiv 2405.14852)."""
 
-    learning_rate: float = Field(
-        0.01,
-        gt=0,
-        le=10,
-        description="of the straight-through buffer, as a part of each weight's "
-        "root mean square; follows the stage's schedule",
+    rule: Literal["newton", "straight_through"] = Field(
+        "newton",
+        description="where codes are to bring the weight; newton: to the minimum of a quadratic "
+        "model of the loss, by the mean gradient and the Gauss-Newton diagonal; straight_through: "
+        "to a dense weight that Adam moves (the authors)",
     )
     max_change: float = Field(
         0.01, gt=0, le=1, description="part of each tensor's groups that a code step may change"
     )
+    period: int = Field(4, ge=1, description="steps between two code steps")
     beam: int = Field(
         5, ge=1, le=4096, description="candidates kept where several codebooks cover a group"
+    )
+    beta: Decay = Field(
+        0.95, description="decay rate of dense gradients (newton) and of their squares"
+    )
+    damping: float = Field(
+        2.0,
+        ge=1,
+        le=1000,
+        description="newton: factor on the curvature, since many codes change at once",
+    )
+    learning_rate: float = Field(
+        0.01,
+        gt=0,
+        le=10,
+        description="straight_through: of the buffer, as a part of each weight's root mean square; "
+        "follows the stage's schedule",
     )
     delta_decay: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="part of the buffer's wish that is forgotten in each step; "
-        "1: codes follow the last gradient alone",
-    )
-    period: int = Field(1, ge=1, description="steps between two code steps")
-    beta: Decay = Field(0.95, description="decay rate of squared dense gradients")
-    metric: Literal["gradient", "none"] = Field(
-        "gradient",
-        description="weights of the distance to the buffer; gradient: root mean squared gradients "
-        "of row and column, which follow diag(H); none: all equal (the authors)",
+        description="straight_through: part of the buffer's lead over the weight that is forgotten "
+        "in each step; 1: codes follow the last gradient alone",
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crvq.config.finetune import FinetuneConfig
-from crvq.finetune.block_loss import block_loss
+from crvq.finetune.block_loss import block_loss, block_probe
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.finetune.free_values import FreeValues, QuantizedSlot, norm_parameters
 from crvq.finetune.training import Loss, Training
@@ -93,7 +93,13 @@ def finetune_block(
         held = range(batches.train, len(batches.targets))
         return sum(float(loss_of(batch)) for batch in held) / len(held)
 
-    summary = training.run(losses, validate)
+    def probe(step: int) -> Tensor:
+        batch = batches_of(step, batches.train, passes, seed)[0]
+        generator = torch.Generator().manual_seed((seed + step) % 2**63)
+        targets = batches.targets[batch]
+        return block_probe(stage.loss, batches.run(batch), targets, energy, generator)
+
+    summary = training.run(losses, validate, probe=probe)
     best = training.state.best
     if best is None:
         return TunedBlock({}, {}, summary, training.state.points)

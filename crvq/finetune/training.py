@@ -86,6 +86,7 @@ class Training:
         validate: Callable[[], float],
         on_step: Callable[[TrainingState], None] = lambda state: None,
         perplexity: Callable[[], float | None] = lambda: None,
+        probe: Callable[[int], Tensor] | None = None,
     ) -> TrainingSummary:
         """Train from the state on; the model ends with the best values.
 
@@ -95,6 +96,8 @@ class Training:
             validate: the validation loss of the model as it is.
             on_step: told after each step, with everything settled.
             perplexity: what the last validation saw of it, for the curve alone.
+            probe: of a step: a scalar whose squared gradients are the loss's curvature on average
+                (see `block_probe`); needed for codes that follow ``newton``.
         """
         self._perplexity = perplexity
         state, begun = self.state, time.perf_counter() - self.state.seconds
@@ -103,7 +106,7 @@ class Training:
             state.best_loss = state.first_loss if math.isfinite(state.first_loss) else math.inf
             self._note(state.first_loss)
         while state.step < self._steps and state.stopped == "done":
-            self._step(losses(state.step))
+            self._step(losses(state.step), probe)
             state.step += 1
             if state.skipped > self._config.max_skipped:
                 state.stopped = "not finite"
@@ -116,7 +119,7 @@ class Training:
         state.seconds = time.perf_counter() - begun
         return self._summary()
 
-    def _step(self, parts: Iterable[Loss]) -> None:
+    def _step(self, parts: Iterable[Loss], probe: Callable[[int], Tensor] | None) -> None:
         free, state = self._free, self.state
         free.write(free.values())
         self.optimizer.zero_grad(set_to_none=True)
@@ -143,10 +146,24 @@ class Training:
             group["lr"] = self._rate(state.step) * rate
         self.optimizer.step()
         if self.codes is not None:
-            factor = self._rate(state.step) / self._config.learning_rate
-            self.codes.step(state.step + 1, count, factor)
+            self.codes.follow(count, self._rate(state.step) / self._config.learning_rate)
+            self._change_codes(state.step, probe)
         state.train_total += total / count
         state.train_count += 1
+
+    def _change_codes(self, step: int, probe: Callable[[int], Tensor] | None) -> None:
+        assert self.codes is not None
+        if self.codes.wants_probe(step + 1):
+            assert probe is not None
+            leaves = self._free.leaves.values()
+            gradients = [leaf.free.grad for leaf in leaves]
+            self._free.write(self._free.values())
+            with self._free.gradients():
+                probe(step).backward()
+            for leaf, gradient in zip(leaves, gradients, strict=True):
+                leaf.free.grad = gradient
+            self.codes.follow_probe()
+        self.codes.change(step + 1)
 
     def _rate(self, step: int) -> float:
         config = self._config

@@ -66,7 +66,7 @@ def save_training(path: Path, training: Training, free: FreeValues, identity: st
     if training.codes is not None:
         packed["codes"] = _pack(tensors, "codes", free.coded_weights())
         for name, buffer in training.codes.buffers.items():
-            buffers[name] = buffer.updates
+            buffers[name] = [buffer.updates, buffer.probes]
             tensors |= {f"{part}.{name}": getattr(buffer, part) for part in _BUFFER}
     numbers = {key: value for key, value in vars(state).items() if key not in ("best", "points")}
     numbers["points"] = [asdict(point) for point in state.points]
@@ -156,7 +156,7 @@ def _restore(
     if training.codes is not None:
         free.load_codes(_unpack(tensors, "codes", header["weights"]["codes"]))
         for name, buffer in training.codes.buffers.items():
-            buffer.updates = header["buffers"][name]
+            buffer.updates, buffer.probes = header["buffers"][name]
             for part in _BUFFER:
                 getattr(buffer, part).copy_(tensors[f"{part}.{name}"])
     best = None

@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from crvq.config.finetune import CodesConfig, TrainingConfig
 from crvq.errors import ConfigError
+from crvq.finetune.block_loss import block_probe
 from crvq.finetune.code_steps import CodeSteps
 from crvq.finetune.free_values import FreeValues, QuantizedSlot, norm_parameters
 from crvq.finetune.training import Training
@@ -47,18 +48,55 @@ def test_the_buffer_follows_a_steady_gradient_by_its_sign(toy):
     """Where |g| is a product of row and column parts, Adam's step is the rate times the sign."""
     block, linears = toy()
     free = free_values(block, linears)
-    steps = CodeSteps(free, CodesConfig(learning_rate=0.1, period=100))
+    config = CodesConfig(rule="straight_through", learning_rate=0.1, period=100)
+    steps = CodeSteps(free, config)
     generator = torch.Generator().manual_seed(0)
     shape = linears[0].slot.shape
     sizes = torch.rand(shape[0], 1, generator=generator) * torch.rand(shape[1], generator=generator)
     gradient = sizes * torch.randn(shape, generator=generator).sign()
     for number in (1, 2, 3):
         free._linears["up"].gradient = 2 * gradient  # of two parts
-        steps.step(number, 2, 0.5)
+        steps.follow(2, 0.5)
+        steps.change(number)
     size = linears[0].weight.dequantize().square().mean().sqrt()
     expected = -3 * 0.1 * 0.5 * size * gradient.sign()
     torch.testing.assert_close(steps.buffers["up"].wish, expected, atol=1e-5, rtol=1e-3)
     assert not steps.buffers["down"].wish.any()
+
+
+def test_newton_aims_at_the_minimum_of_the_quadratic_model(toy, monkeypatch):
+    """Mean gradient over damped mean square of the probes, and the gradient after the change."""
+    block, linears = toy()
+    free = free_values(block, linears)
+    config = CodesConfig(rule="newton", period=2, damping=3.0)
+    steps, beta = CodeSteps(free, config), config.beta
+    shape = linears[0].slot.shape
+    gradients = [torch.randn(shape) for _ in range(2)]
+    probe = torch.rand(shape[0], 1) * torch.rand(shape[1])
+    asked = {}
+
+    def move(name, wish, importance, most, beam):
+        asked[name] = (wish, importance)
+        return torch.full_like(wish, 0.25)
+
+    monkeypatch.setattr(free, "move_codes", move)
+    for number in (1, 2):
+        free._linears["up"].gradient = gradients[number - 1].clone()
+        steps.follow(1, 1.0)
+        assert steps.wants_probe(number) == (number == 2)
+        if number == 2:
+            free._linears["up"].gradient = probe.clone()
+            steps.follow_probe()
+        steps.change(number)
+    mean = (beta * gradients[0] + gradients[1]) / (1 + beta)
+    curvature = 3.0 * probe.square()
+    assert asked.keys() == {"up"}
+    torch.testing.assert_close(asked["up"][0], -mean / curvature, rtol=1e-3, atol=1e-5)
+    rows, columns = asked["up"][1]
+    ratio = rows[:, None] * columns / probe.square()
+    torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio), rtol=1e-3, atol=0)
+    after = steps.buffers["up"].wish / (1 - beta**2)
+    torch.testing.assert_close(after, mean + 0.25 * curvature, rtol=1e-3, atol=1e-5)
 
 
 def chosen_by_brute_force(weight, target, rows, columns, limit):
@@ -164,19 +202,28 @@ def task(toy):
         def validate():
             return float(loss(4) + loss(5)) / 2
 
+        def probe(step):
+            signs = torch.Generator().manual_seed(step)
+            return block_probe("mse", block(hidden[step % 4]), targets[step % 4], 1.0, signs)
+
+        run = training.run
+        training.run = lambda losses, validate, *told: run(losses, validate, *told, probe=probe)
         return block, free, training, lambda step: [lambda: loss(step % 4)], validate, spoilt
 
     return build
 
 
-CODES = {"learning_rate": 0.05, "max_change": 0.1}
+CODES = {"rule": "straight_through", "learning_rate": 0.05, "max_change": 0.1, "period": 1}
 
 
-@pytest.mark.parametrize("metric", ["gradient", "none"])
-def test_wrong_codes_are_mended_where_codebooks_alone_cannot(task, metric):
+NEWTON = {"rule": "newton", "max_change": 0.1, "period": 2}
+
+
+@pytest.mark.parametrize("codes", [CODES, NEWTON], ids=["straight_through", "newton"])
+def test_wrong_codes_are_mended_where_codebooks_alone_cannot(task, codes):
     *_, training, losses, validate, _ = task()
     fixed = training.run(losses, validate)
-    *_, training, losses, validate, _ = task({**CODES, "metric": metric})
+    *_, training, losses, validate, _ = task(codes)
     free = training.run(losses, validate)
     assert fixed.first_loss == free.first_loss
     assert free.best_loss < 0.5 * fixed.best_loss
@@ -218,7 +265,10 @@ def test_the_best_is_restored_with_its_codes(task, dtype, shared):
 
 def test_a_training_that_only_harms_leaves_codes_as_they_were(task):
     block, _free, training, losses, validate, _ = task(
-        {"learning_rate": 10.0, "max_change": 1.0}, wrong=0.0, learning_rate=10.0, warmup=0.0
+        {**CODES, "learning_rate": 10.0, "max_change": 1.0},
+        wrong=0.0,
+        learning_rate=10.0,
+        warmup=0.0,
     )
     before = {name: value.clone() for name, value in block.state_dict().items()}
     summary = training.run(lambda step: [lambda: -losses(step)[0]()], validate)

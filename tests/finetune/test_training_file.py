@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from crvq.config.finetune import CodesConfig, TrainingConfig
+from crvq.finetune.block_loss import block_probe
 from crvq.finetune.free_values import FreeValues, norm_parameters
 from crvq.finetune.training import Training
 from crvq.finetune.training_file import (
@@ -15,7 +16,10 @@ class PowerCutError(BaseException):
     pass
 
 
-CODES = CodesConfig(learning_rate=0.05, max_change=0.1, period=2)
+CODES = CodesConfig(rule="newton", max_change=0.1, period=2)
+STRAIGHT_THROUGH = CodesConfig(
+    rule="straight_through", learning_rate=0.05, max_change=0.1, period=2
+)
 
 
 @pytest.fixture
@@ -37,6 +41,13 @@ def fresh(toy):
         def validate():
             return float((block(hidden[5]) - hidden[5].flip(0)).square().mean())
 
+        def probe(step):
+            signs = torch.Generator().manual_seed(step)
+            outputs = block(hidden[step % 4])
+            return block_probe("mse", outputs, hidden[step % 4].flip(0), 1.0, signs)
+
+        run = training.run
+        training.run = lambda losses, validate, *told: run(losses, validate, *told, probe=probe)
         return free, training, losses, validate
 
     return build
@@ -73,17 +84,20 @@ def test_a_cut_training_ends_as_the_uninterrupted_one(fresh, tmp_path, cut):
 
 
 @pytest.mark.parametrize("cut", [3, 8, 14, 29])
-@pytest.mark.parametrize("toys", [{}, {"dtype": "int8", "shared": True}])
-def test_a_cut_training_of_codes_ends_as_the_uninterrupted_one(fresh, tmp_path, cut, toys):
-    free, training, losses, validate = fresh(CODES, **toys)
+@pytest.mark.parametrize(
+    ("codes", "toys"),
+    [(CODES, {}), (CODES, {"dtype": "int8", "shared": True}), (STRAIGHT_THROUGH, {})],
+)
+def test_a_cut_training_of_codes_ends_as_the_uninterrupted_one(fresh, tmp_path, cut, codes, toys):
+    free, training, losses, validate = fresh(codes, **toys)
     whole = training.run(losses, validate)
-    best, codes = training.state.best, free.coded_weights()
+    best, ended_codes = training.state.best, free.coded_weights()
     ended, buffers = validate(), training.codes.buffers
     assert whole.best_step > 0
     assert whole.changed_codes > 0
 
     path = tmp_path / "state.safetensors"
-    free, training, losses, validate = fresh(CODES, **toys)
+    free, training, losses, validate = fresh(codes, **toys)
 
     def power_cut(state):
         save_training(path, training, free, "one")
@@ -92,13 +106,13 @@ def test_a_cut_training_of_codes_ends_as_the_uninterrupted_one(fresh, tmp_path, 
 
     with pytest.raises(PowerCutError):
         training.run(losses, validate, power_cut)
-    free, training, losses, validate = fresh(CODES, **toys)
+    free, training, losses, validate = fresh(codes, **toys)
     assert load_training(path, training, free, "one").resumed
     again = training.run(losses, validate)
     assert {**vars(again), "seconds": 0} == {**vars(whole), "seconds": 0}
     assert validate() == ended == whole.best_loss
     assert_same_weights(training.state.best.weights, best.weights)
-    assert_same_weights(free.coded_weights(), codes)
+    assert_same_weights(free.coded_weights(), ended_codes)
     for name, buffer in training.codes.buffers.items():
         assert buffer.updates == buffers[name].updates
         for part in ("wish", "rows", "columns"):
