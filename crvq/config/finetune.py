@@ -45,10 +45,11 @@ class CodesConfig(StrictModel):
         0.95, description="decay rate of dense gradients (newton) and of their squares"
     )
     damping: float = Field(
-        2.0,
+        4.0,
         ge=1,
-        le=1000,
-        description="newton: factor on the curvature, since many codes change at once",
+        le=1e6,
+        description="newton: factor on the curvature at first, since many codes change at once; "
+        "it falls after steps that lowered the loss and rises after others, which are undone",
     )
     learning_rate: float = Field(
         0.01,

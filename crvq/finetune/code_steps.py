@@ -14,6 +14,7 @@ gains is the loss that its change is expected to save.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,10 @@ from torch import Tensor
 
 from crvq.config.finetune import CodesConfig
 from crvq.finetune.free_values import FreeValues
+from crvq.weights.trainable import Importance
+
+_LEAST_ROW = 0.25
+"""Of the mean over rows."""
 
 
 @dataclass
@@ -40,15 +45,27 @@ class CodeBuffer:
     updates: int = 0
     probes: int = 0
 
-    def squares(self, weight: float) -> Tensor:
+    def squares(self, weight: float, rows: Tensor) -> Tensor:
         """Mean squares of all weights as products of a row's and a column's part, ``(out, in)``.
 
-        (Adafactor, arXiv 1804.04235.) ``weight`` is what the decaying sums add up to.
+        (Adafactor, arXiv 1804.04235.)
+
+        Args:
+            weight: what the decaying sums add up to.
+            rows: `rows`, or `steady_rows`.
         """
         whole = float(self.rows.mean())
         if whole <= 0:  # no gradient reached this linear yet
             return torch.zeros_like(self.wish)
-        return (self.rows[:, None] / whole) * (self.columns / weight)
+        return (rows[:, None] / whole) * (self.columns / weight)
+
+    def steady_rows(self) -> Tensor:
+        """Rows' mean squares, none far below the others.
+
+        Where one token rules (an attention sink), a probe sees each row through a single random
+        number, and a row that happened to get a small one would seem free to move.
+        """
+        return self.rows.clamp_min(_LEAST_ROW * float(self.rows.mean()))
 
 
 class CodeSteps:
@@ -61,6 +78,7 @@ class CodeSteps:
 
     def __init__(self, free: FreeValues, config: CodesConfig) -> None:
         self._free, self._config = free, config
+        self.damping = config.damping
         self.buffers: dict[str, CodeBuffer] = {}
         """By name of the linear; one float32 per weight."""
         for name, dense in free.dense_weights():
@@ -71,9 +89,14 @@ class CodeSteps:
                 float(dense.square().mean().sqrt()),
             )
 
-    def wants_probe(self, number: int) -> bool:
-        """Whether step ``number``, from 1, is one whose curvature must be known."""
-        return self._config.rule == "newton" and number % self._config.period == 0
+    def is_due(self, number: int) -> bool:
+        """Whether codes may change in step ``number``, from 1."""
+        return number % self._config.period == 0
+
+    @property
+    def wants_probe(self) -> bool:
+        """Whether the curvature must be known before codes change."""
+        return self._config.rule == "newton"
 
     @torch.no_grad()
     def follow(self, parts: int, rate_factor: float) -> None:
@@ -91,7 +114,7 @@ class CodeSteps:
                 buffer.wish.lerp_(gradient, 1 - beta)
                 continue
             self._add_squares(buffer, gradient)
-            expected = buffer.squares(1 - beta**buffer.updates)
+            expected = buffer.squares(1 - beta**buffer.updates, buffer.rows)
             update = torch.where(expected > 0, gradient * expected.rsqrt(), 0.0)
             # Row and column parts underestimate some squares: bound the step as a whole.
             update /= max(1.0, float(update.square().mean().sqrt()))
@@ -106,32 +129,60 @@ class CodeSteps:
             self._add_squares(self.buffers[name], gradient)
 
     @torch.no_grad()
-    def change(self, number: int) -> None:
-        """Change codes if step ``number``, from 1, is one of each ``period``."""
-        if number % self._config.period == 0:
+    def try_changes(self, loss: Callable[[], float]) -> bool:
+        """Change codes; with ``newton``, take them back if the loss rises by it.
+
+        As in Levenberg and Marquardt's method the damping falls after a success and rises after a
+        failure: a diagonal cannot know how changes of many groups act together.
+
+        Args:
+            loss: of the present step's windows, for the model as it is written then.
+
+        Returns:
+            Whether new codes were kept.
+        """
+        if self._config.rule == "straight_through":
             for name, buffer in self.buffers.items():
-                self._change(name, buffer)
+                # Adam's step is the minimum of a quadratic model with curvatures √(mean g²). What
+                # the new codes fulfil of the wish is taken off it.
+                buffer.wish -= self._move(
+                    name, buffer.wish, (buffer.rows.sqrt(), buffer.columns.sqrt())
+                )
+            return True
+        before, kept = loss(), self._free.coded_weights()
+        changes = {
+            name: self._newton(name, buffer)
+            for name, buffer in self.buffers.items()
+            if buffer.probes and buffer.updates
+        }
+        if not loss() <= before:
+            self._free.load_codes(kept)
+            self.damping = min(self.damping * 4, 1e12)
+            return False
+        for name, change in changes.items():
+            buffer = self.buffers[name]
+            # The gradient at the new weight, by the same model: changes that are made are not
+            # wanted again before new gradients say so.
+            weight = 1 - self._config.beta**buffer.updates
+            buffer.wish += weight * self._curvature(buffer) * change
+        self.damping = max(self.damping / 2, 1.0)
+        return True
 
     def _add_squares(self, buffer: CodeBuffer, gradient: Tensor) -> None:
         squares = gradient.square()
         buffer.rows.lerp_(squares.mean(1), 1 - self._config.beta)
         buffer.columns.lerp_(squares.mean(0), 1 - self._config.beta)
 
-    def _change(self, name: str, buffer: CodeBuffer) -> None:
-        most, beam = self._config.max_change, self._config.beam
-        if self._config.rule == "straight_through":
-            # Adam's step is the minimum of a quadratic model with curvatures √(mean g²). What the
-            # new codes fulfil of the wish is taken off it.
-            importance = buffer.rows.sqrt(), buffer.columns.sqrt()
-            buffer.wish -= self._free.move_codes(name, buffer.wish, importance, most, beam)
-            return
-        if not (buffer.probes and buffer.updates):
-            return
-        beta, damping = self._config.beta, self._config.damping
-        curvature = damping * buffer.squares(1 - beta**buffer.probes)
-        weight = 1 - beta**buffer.updates
-        target = torch.where(curvature > 0, -buffer.wish / weight / curvature, 0.0)
-        change = self._free.move_codes(name, target, (buffer.rows, buffer.columns), most, beam)
-        # The gradient at the new weight, by the same model: changes that are made are not wanted
-        # again before new gradients say so.
-        buffer.wish += weight * curvature * change
+    def _newton(self, name: str, buffer: CodeBuffer) -> Tensor:
+        gradient = buffer.wish / (1 - self._config.beta**buffer.updates)
+        curvature = self.damping * self._curvature(buffer)
+        target = torch.where(curvature > 0, -gradient / curvature, 0.0)
+        return self._move(name, target, (buffer.steady_rows(), buffer.columns))
+
+    def _curvature(self, buffer: CodeBuffer) -> Tensor:
+        weight = 1 - self._config.beta**buffer.probes
+        return buffer.squares(weight, buffer.steady_rows())
+
+    def _move(self, name: str, wish: Tensor, importance: Importance) -> Tensor:
+        config = self._config
+        return self._free.move_codes(name, wish, importance, config.max_change, config.beam)

@@ -106,7 +106,7 @@ class Training:
             state.best_loss = state.first_loss if math.isfinite(state.first_loss) else math.inf
             self._note(state.first_loss)
         while state.step < self._steps and state.stopped == "done":
-            self._step(losses(state.step), probe)
+            self._step(losses, probe)
             state.step += 1
             if state.skipped > self._config.max_skipped:
                 state.stopped = "not finite"
@@ -119,13 +119,17 @@ class Training:
         state.seconds = time.perf_counter() - begun
         return self._summary()
 
-    def _step(self, parts: Iterable[Loss], probe: Callable[[int], Tensor] | None) -> None:
+    def _step(
+        self,
+        losses: Callable[[int], Iterable[Loss]],
+        probe: Callable[[int], Tensor] | None,
+    ) -> None:
         free, state = self._free, self.state
         free.write(free.values())
         self.optimizer.zero_grad(set_to_none=True)
         total, count = 0.0, 0
         with free.gradients():
-            for part in parts:
+            for part in losses(state.step):
                 loss = part()
                 total += float(loss.detach())
                 count += 1
@@ -147,23 +151,34 @@ class Training:
         self.optimizer.step()
         if self.codes is not None:
             self.codes.follow(count, self._rate(state.step) / self._config.learning_rate)
-            self._change_codes(state.step, probe)
+            self._change_codes(state.step, losses(state.step), probe)
         state.train_total += total / count
         state.train_count += 1
 
-    def _change_codes(self, step: int, probe: Callable[[int], Tensor] | None) -> None:
-        assert self.codes is not None
-        if self.codes.wants_probe(step + 1):
+    def _change_codes(
+        self, step: int, parts: Iterable[Loss], probe: Callable[[int], Tensor] | None
+    ) -> None:
+        """Take a step on codes, after that on values."""
+        codes, free = self.codes, self._free
+        if codes is None or not codes.is_due(step + 1):
+            return
+        if codes.wants_probe:
             assert probe is not None
-            leaves = self._free.leaves.values()
+            leaves = free.leaves.values()
             gradients = [leaf.free.grad for leaf in leaves]
-            self._free.write(self._free.values())
-            with self._free.gradients():
+            free.write(free.values())
+            with free.gradients():
                 probe(step).backward()
             for leaf, gradient in zip(leaves, gradients, strict=True):
                 leaf.free.grad = gradient
-            self.codes.follow_probe()
-        self.codes.change(step + 1)
+            codes.follow_probe()
+        again = list(parts)
+
+        def loss() -> float:
+            free.write(free.values())
+            return sum(float(part()) for part in again)
+
+        codes.try_changes(loss)
 
     def _rate(self, step: int) -> float:
         config = self._config

@@ -75,6 +75,7 @@ def save_training(path: Path, training: Training, free: FreeValues, identity: st
             "identity": identity,
             "updates": updates,
             "buffers": buffers,
+            "damping": None if training.codes is None else training.codes.damping,
             "weights": packed,
             "state": numbers,
         }
@@ -155,6 +156,7 @@ def _restore(
             }
     if training.codes is not None:
         free.load_codes(_unpack(tensors, "codes", header["weights"]["codes"]))
+        training.codes.damping = header["damping"]
         for name, buffer in training.codes.buffers.items():
             buffer.updates, buffer.probes = header["buffers"][name]
             for part in _BUFFER:

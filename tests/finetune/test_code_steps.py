@@ -54,10 +54,9 @@ def test_the_buffer_follows_a_steady_gradient_by_its_sign(toy):
     shape = linears[0].slot.shape
     sizes = torch.rand(shape[0], 1, generator=generator) * torch.rand(shape[1], generator=generator)
     gradient = sizes * torch.randn(shape, generator=generator).sign()
-    for number in (1, 2, 3):
+    for _ in range(3):
         free._linears["up"].gradient = 2 * gradient  # of two parts
         steps.follow(2, 0.5)
-        steps.change(number)
     size = linears[0].weight.dequantize().square().mean().sqrt()
     expected = -3 * 0.1 * 0.5 * size * gradient.sign()
     torch.testing.assert_close(steps.buffers["up"].wish, expected, atol=1e-5, rtol=1e-3)
@@ -72,7 +71,7 @@ def test_newton_aims_at_the_minimum_of_the_quadratic_model(toy, monkeypatch):
     steps, beta = CodeSteps(free, config), config.beta
     shape = linears[0].slot.shape
     gradients = [torch.randn(shape) for _ in range(2)]
-    probe = torch.rand(shape[0], 1) * torch.rand(shape[1])
+    probe = (0.8 + 0.2 * torch.rand(shape[0], 1)) * torch.rand(shape[1])
     asked = {}
 
     def move(name, wish, importance, most, beam):
@@ -83,11 +82,11 @@ def test_newton_aims_at_the_minimum_of_the_quadratic_model(toy, monkeypatch):
     for number in (1, 2):
         free._linears["up"].gradient = gradients[number - 1].clone()
         steps.follow(1, 1.0)
-        assert steps.wants_probe(number) == (number == 2)
-        if number == 2:
-            free._linears["up"].gradient = probe.clone()
-            steps.follow_probe()
-        steps.change(number)
+        assert steps.is_due(number) == (number == 2)
+    free._linears["up"].gradient = probe.clone()
+    steps.follow_probe()
+    assert steps.try_changes(lambda: 0.0)
+    assert steps.damping == 1.5
     mean = (beta * gradients[0] + gradients[1]) / (1 + beta)
     curvature = 3.0 * probe.square()
     assert asked.keys() == {"up"}
@@ -96,7 +95,31 @@ def test_newton_aims_at_the_minimum_of_the_quadratic_model(toy, monkeypatch):
     ratio = rows[:, None] * columns / probe.square()
     torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio), rtol=1e-3, atol=0)
     after = steps.buffers["up"].wish / (1 - beta**2)
-    torch.testing.assert_close(after, mean + 0.25 * curvature, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(after, mean + 0.25 * curvature / 3, rtol=1e-3, atol=1e-5)
+
+
+def test_newton_takes_back_codes_that_raise_the_loss(toy):
+    block, linears = toy()
+    free = free_values(block, linears)
+    steps = CodeSteps(free, CodesConfig(max_change=0.5))
+    for linear in linears:
+        free._linears[linear.name].gradient = torch.randn(linear.slot.shape)
+    steps.follow(1, 1.0)
+    for linear in linears:
+        free._linears[linear.name].gradient = torch.full(linear.slot.shape, 0.5)
+    steps.follow_probe()
+    wishes = {name: buffer.wish.clone() for name, buffer in steps.buffers.items()}
+    seen = []
+
+    def rising():
+        seen.append(free.changed_codes())
+        return float(len(seen))
+
+    assert not steps.try_changes(rising)
+    assert seen[0] == 0 < seen[1]
+    assert free.changed_codes() == 0
+    assert steps.damping == 4 * CodesConfig().damping
+    assert all(torch.equal(buffer.wish, wishes[name]) for name, buffer in steps.buffers.items())
 
 
 def chosen_by_brute_force(weight, target, rows, columns, limit):
