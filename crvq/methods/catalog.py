@@ -19,6 +19,8 @@ from crvq.methods.baseline_params import (
     RtnParams,
 )
 from crvq.methods.crvq_params import CrvqParams
+from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
+from crvq.methods.vector_params import VptqParams
 
 
 @dataclass(frozen=True)
@@ -46,5 +48,8 @@ CATALOG = {
     "gptq": CatalogEntry("crvq.methods.gptq", GptqParams),
     "gptvq": CatalogEntry("crvq.methods.gptvq", GptvqParams),
     "pb_llm": CatalogEntry("crvq.methods.pb_llm", PbLlmParams),
+    "pt2_llm": CatalogEntry("crvq.methods.pt2_llm", Pt2LlmParams),
+    "ptqtp": CatalogEntry("crvq.methods.ptqtp", PtqtpParams),
     "rtn": CatalogEntry("crvq.methods.rtn", RtnParams),
+    "vptq": CatalogEntry("crvq.methods.vptq", VptqParams),
 }

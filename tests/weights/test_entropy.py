@@ -79,6 +79,14 @@ def partial_binary(weight):
     return [mask, signs, codes]
 
 
+def ternary(weight):
+    return [[int(trit) for row in plane for trit in row] for plane in weight.trits]
+
+
+def column_vq(weight):
+    return [[int(code) for row in weight.codes for code in row]]
+
+
 SOURCES = {
     "crvq": additive,
     "aqlm": additive,
@@ -87,12 +95,16 @@ SOURCES = {
     "rtn": uniform,
     "billm": split_binary,
     "pb_llm": partial_binary,
+    "vptq": column_vq,
+    "pt2_llm": ternary,
+    "ptqtp": ternary,
 }
 QUICK = {
     "crvq": {"codebook_bits": 4, "extended_bits": 3, "critical_ratio": 0.25},
     "aqlm": {"codebook_bits": 4, "codebooks": 2},
     "gptvq": {"codebook_bits": 3, "weights_per_codebook": 128, "columns": 16},
     "billm": {"block_size": 16},
+    "vptq": {"codebook_bits": 3},
 }
 
 
