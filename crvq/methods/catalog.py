@@ -18,6 +18,7 @@ from crvq.methods.baseline_params import (
     PbLlmParams,
     RtnParams,
 )
+from crvq.methods.binary_params import ArbLlmParams
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
 from crvq.methods.vector_params import VptqParams
@@ -40,6 +41,7 @@ class CatalogEntry:
 
 CATALOG = {
     "aqlm": CatalogEntry("crvq.methods.aqlm", AqlmParams),
+    "arb_llm": CatalogEntry("crvq.methods.arb_llm", ArbLlmParams),
     "billm": CatalogEntry("crvq.methods.billm", BillmParams),
     "crvq": CatalogEntry("crvq.methods.crvq", CrvqParams),
     "full_precision": CatalogEntry(

@@ -21,6 +21,7 @@ QUICK = {
     },
     "aqlm": {"codebook_bits": 4, "codebooks": 2, "max_rounds": 2, "kmeans_iterations": 3},
     "gptvq": {"codebook_bits": 3, "weights_per_codebook": 128, "columns": 16, "em_iterations": 5},
+    "arb_llm": {"block_size": 16},
     "billm": {"block_size": 16},
     "pb_llm": {},
     "gptq": {},

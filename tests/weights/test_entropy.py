@@ -79,6 +79,12 @@ def partial_binary(weight):
     return [mask, signs, codes]
 
 
+def row_column(weight):
+    second = weight.second_signs[:, weight.salient]
+    sources = (weight.signs, second, weight.groups)
+    return [[bool(one) for row in source for one in row] for source in sources]
+
+
 def ternary(weight):
     return [[int(trit) for row in plane for trit in row] for plane in weight.trits]
 
@@ -96,6 +102,7 @@ SOURCES = {
     "billm": split_binary,
     "pb_llm": partial_binary,
     "vptq": column_vq,
+    "arb_llm": row_column,
     "pt2_llm": ternary,
     "ptqtp": ternary,
 }
@@ -104,6 +111,7 @@ QUICK = {
     "aqlm": {"codebook_bits": 4, "codebooks": 2},
     "gptvq": {"codebook_bits": 3, "weights_per_codebook": 128, "columns": 16},
     "billm": {"block_size": 16},
+    "arb_llm": {"block_size": 16},
     "vptq": {"codebook_bits": 3},
 }
 
