@@ -128,3 +128,18 @@ def test_importing_is_cheap():
     program = "import sys, crvq; print(int('torch' in sys.modules), int('hydra' in sys.modules))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert found.stdout.split() == ["0", "0"]
+
+
+def test_a_saved_result_is_loaded_again(tiny, tiny_texts, tmp_path):
+    result = quantized(tiny, tiny_texts[0].read_text(), samples=4, length=32)
+    dense = result.model
+    folder = result.save(tmp_path / "saved")
+    with pytest.raises(ConfigError, match="saved"):
+        result.save(folder)  # nothing is overwritten
+    loaded = crvq.load(folder)
+    tokens = torch.arange(1, 17)[None]
+    with torch.no_grad():
+        expected, found = dense(tokens).logits, loaded(tokens).logits
+    # Unquantized weights are 16-bit in the folder.
+    assert torch.allclose(found.float(), expected, rtol=0.05, atol=0.05)
+    assert torch.equal(found.argmax(-1), expected.argmax(-1))
