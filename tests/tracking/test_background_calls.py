@@ -1,5 +1,4 @@
 import logging
-import sys
 import subprocess
 import sys
 import threading
