@@ -19,7 +19,7 @@ from crvq.weights.bits import BitCount
 from crvq.weights.row_lookup import RowLookupSizes, RowLookupWeight
 
 # Parts of the weights that a budget may keep in float16.
-_OUTLIERS = (0.02, 0.01, 0.004, 0.001, 0.0)
+_OUTLIERS = (0.03, 0.02, 0.01, 0.004, 0.001, 0.0)
 
 
 @register_method("squeezellm")
@@ -36,7 +36,7 @@ class SqueezeLlmMethod(LinearByLinear[SqueezeLlmParams]):
 
     Everything is counted: a row's table is 16 bits x 2^bits, a kept weight 16 bits and its place.
 
-    Budget rule: most bits per code first, then of 2 % to none the most outliers;
+    Budget rule: most bits per code first, then of 3 % to none the most outliers;
     ``sensitive_ratio`` as asked.
     """
 

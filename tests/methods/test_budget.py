@@ -40,6 +40,7 @@ REACHABLE = [
     ("vptq", 2),
     ("vptq", 3),
     ("omniquant", 2),
+    ("squeezellm", 2),
     ("squeezellm", 2.5),
     ("squeezellm", 4),
     ("arb_llm", 1.6),
