@@ -120,7 +120,14 @@ PRESETS: dict[str, _Params] = {
     },
 }
 """Layouts that have a name of their own: ``conf/method/crvq_paper.yaml`` and ``crvq_1bit.yaml``."""
-_SPELLED = {"billm": "BiLLM", "pb_llm": "PB-LLM"}
+_SPELLED = {
+    "arb_llm": "ARB-LLM_RC",
+    "billm": "BiLLM",
+    "omniquant": "OmniQuant LWC",
+    "pb_llm": "PB-LLM",
+    "pt2_llm": "PT2-LLM",
+    "squeezellm": "SqueezeLLM",
+}
 _LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[_Params], str]]] = {
     "crvq": (
         ("codebook_bits", "group_size", "extended_codebooks", "extended_bits", _RATIO),

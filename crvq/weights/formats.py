@@ -14,6 +14,7 @@ from crvq.weights import (  # noqa: F401
     partial_binary,
     patch_vq,
     row_column_binary,
+    row_lookup,
     split_binary,
     ternary,
     uniform,

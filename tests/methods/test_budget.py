@@ -39,6 +39,10 @@ REACHABLE = [
     ("vptq", 1.6),
     ("vptq", 2),
     ("vptq", 3),
+    ("omniquant", 2),
+    ("squeezellm", 2),
+    ("squeezellm", 2.5),
+    ("squeezellm", 4),
     ("arb_llm", 1.6),
     ("arb_llm", 2),
     ("arb_llm", 3),
@@ -55,6 +59,7 @@ OUT_OF_REACH = [
     ("gptvq", 12),
     ("billm", 1),
     ("pt2_llm", 1),
+    ("squeezellm", 1),
     ("arb_llm", 0.8),
     ("ptqtp", 1),
 ]

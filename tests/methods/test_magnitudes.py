@@ -26,6 +26,8 @@ QUICK = {
     "pb_llm": {},
     "gptq": {},
     "rtn": {},
+    "omniquant": {"steps": 5},
+    "squeezellm": {},
     "pt2_llm": {"block_size": 16},
     "ptqtp": {"group_size": 16},
     "vptq": {"codebook_bits": 3, "kmeans_iterations": 5},

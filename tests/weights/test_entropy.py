@@ -102,6 +102,8 @@ SOURCES = {
     "billm": split_binary,
     "pb_llm": partial_binary,
     "vptq": column_vq,
+    "omniquant": uniform,
+    "squeezellm": column_vq,
     "arb_llm": row_column,
     "pt2_llm": ternary,
     "ptqtp": ternary,
@@ -112,6 +114,7 @@ QUICK = {
     "gptvq": {"codebook_bits": 3, "weights_per_codebook": 128, "columns": 16},
     "billm": {"block_size": 16},
     "arb_llm": {"block_size": 16},
+    "omniquant": {"steps": 2},
     "vptq": {"codebook_bits": 3},
 }
 

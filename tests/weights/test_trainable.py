@@ -14,6 +14,7 @@ from tests.weights.test_additive import additive_weight
 from tests.weights.test_column_vq import weight_of as column_vq_weight
 from tests.weights.test_partial_binary import weight_of as partial_weight
 from tests.weights.test_row_column_binary import weight_of as row_column_weight
+from tests.weights.test_row_lookup import weight_of as row_lookup_weight
 from tests.weights.test_split_binary import weight_of as split_weight
 from tests.weights.test_ternary import weight_of as ternary_weight
 
@@ -65,6 +66,7 @@ WEIGHTS = {
     "partial binary": partial_weight,
     "patches without scales": lambda: patch_weight(scaled=False),
     "column vectors": column_vq_weight,
+    "row lookup": row_lookup_weight,
     "row-column binary": row_column_weight,
     "row-column binary, plain": lambda: row_column_weight(salient=(4,), splitting=False),
     "ternary": ternary_weight,

@@ -1,0 +1,42 @@
+"""Parameters of scalar quantizers from the literature, apart from torch."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from crvq.config.strict import StrictModel
+from crvq.methods.baseline_params import RtnParams
+
+
+class SqueezeLlmParams(StrictModel):
+    """The ``squeezellm`` group of the configuration (arXiv 2306.07629)."""
+
+    bits: int = Field(3, ge=1, le=8, description="of a weight's code: each row has 2^bits values")
+    outlier_ratio: float = Field(
+        0.004, ge=0, le=0.5, description="part of the weights, largest |w| first, kept in float16"
+    )
+    sensitive_ratio: float = Field(
+        0.0005, ge=0, le=0.5, description="part of the weights, largest H_jj w² first, kept too"
+    )
+    iterations: int = Field(50, ge=0, description="of weighted k-means, for each row")
+
+    @model_validator(mode="after")
+    def _some_are_dense(self) -> Self:
+        kept = self.outlier_ratio + self.sensitive_ratio
+        if kept > 0.5:
+            raise ValueError(
+                f"outlier_ratio + sensitive_ratio = {kept:g}: at most half of the weights may be "
+                "kept in float16; lower one of them"
+            )
+        return self
+
+
+class OmniquantParams(RtnParams):
+    """The ``omniquant`` group of the configuration (arXiv 2308.13137): weight clipping alone."""
+
+    steps: int = Field(
+        100, ge=0, description="of AdamW on the clipping factors; 0: round to nearest"
+    )
+    learning_rate: float = Field(1e-2, gt=0, le=1, description="of AdamW")
