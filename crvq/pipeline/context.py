@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from crvq.config import RunConfig
 from crvq.errors import ConfigError
 from crvq.methods import LinearShape, Method, create_method
+from crvq.methods.registry import method_quantizes
 from crvq.models.blocks import find_blocks
 from crvq.models.load import LoadedModel, load_model
 from crvq.models.precision import resolve_activation_dtype
@@ -103,8 +104,6 @@ def prepare(config: RunConfig, asked: RunConfig | None = None) -> RunContext:
     Raises:
         CrvqError: a device, model, text, budget or context that cannot be used.
     """
-    from crvq.pipeline.blockwise import linear_shapes
-
     asked = asked or config
     device = resolve_device(asked.device)
     activation_dtype = resolve_activation_dtype(
@@ -113,11 +112,30 @@ def prepare(config: RunConfig, asked: RunConfig | None = None) -> RunContext:
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
     torch.manual_seed(config.seed)
-    method = create_method(config.method, config.method_params, config.seed)
     cache = cache_folder(asked.cache_dir)
     begun = time.perf_counter()
     loaded = load_model(config.model, cache, device)
-    texts = read_texts(config, loaded, cache, calibrates=method.quantizes)
+    texts = read_texts(config, loaded, cache, calibrates=method_quantizes(config.method))
+    context = in_context(config, loaded, texts, activation_dtype, cache)
+    context.load_seconds = time.perf_counter() - begun
+    return context
+
+
+def in_context(
+    config: RunConfig,
+    loaded: LoadedModel,
+    texts: RunTexts,
+    activation_dtype: torch.dtype,
+    cache: Path,
+) -> RunContext:
+    """Put a loaded model, its texts and a configuration together.
+
+    Raises:
+        ConfigError: no linear layer is left to quantize, or the bit budget is infeasible.
+    """
+    from crvq.pipeline.blockwise import linear_shapes
+
+    method = create_method(config.method, config.method_params, config.seed)
     shapes: list[LinearShape] = []
     if method.quantizes:
         name, blocks = find_blocks(loaded.model)
@@ -129,6 +147,5 @@ def prepare(config: RunConfig, asked: RunConfig | None = None) -> RunContext:
             )
         method = within_budget(config, method, shapes)
     context = RunContext(config, loaded, texts, method, shapes, activation_dtype, cache)
-    _ = context.weights
-    context.load_seconds = time.perf_counter() - begun
+    _ = context.weights  # the digest of the full-precision weights, while they are that
     return context

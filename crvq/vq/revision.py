@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SOLVER_REVISION = 2
+SOLVER_REVISION = 3
 """Raise by one when results of the shared solver change for the same parameters and seed.
 
 The shared solver is everything that the alternation of additive codes runs: k-means, codebook and
