@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def asked_again(student: Student, window: torch.Tensor) -> Divergence:
-    """A teacher that runs its body anew (the student's own weights stand in: the cost is equal)."""
+    """A teacher that runs its body again (with the student's own weights: the cost is equal)."""
     with torch.no_grad():
         states = student.body(window[None])[0]
 
@@ -87,7 +87,7 @@ def main() -> None:
     for name, values in seconds.items():
         median, size = statistics.median(values), sizes.get(name, 0) / arguments.length
         print(
-            f"{name:14} {median:6.2f} s a step, {median / least:4.2f}x, {size:6.0f} bytes a token"
+            f"{name:14} {median:6.2f} s a step, {median / least:4.2f}x, {size:6.0f} bytes per token"
         )
 
 

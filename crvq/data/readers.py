@@ -6,7 +6,7 @@ What a document is differs, because documents are later joined by blank lines:
 - ``.raw``: WikiText's own form; every line is a row, just as `datasets` gives ``wikitext-2-raw-v1``
   (a blank line is an empty row, any other keeps its newline), so that the joined text, and the
   perplexity on it, are those of papers (of its test text, GPT-2's tokenizer makes the 287,644
-  tokens that transformers' documentation tells of).
+  tokens that transformers' documentation describes).
 - ``.jsonl`` (``.jsonl.gz``, ``.json.gz``: C4's shards) and ``.parquet``: every record is a
   document, its text in a named column.
 """

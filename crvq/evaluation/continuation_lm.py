@@ -2,7 +2,7 @@
 what the options of a question share is computed once.
 
 lm-eval computes log-probabilities of the whole vocabulary at every position of every option, and
-the question anew for each option. Tokenization, generation and rolling windows stay lm-eval's.
+the question again for each option. Tokenization, generation and rolling windows stay lm-eval's.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Question:
 
 @dataclass
 class Work:
-    """What was computed so far, for tokens a second."""
+    """What was computed so far, for tokens per second."""
 
     requests: int = 0
     tokens: int = 0

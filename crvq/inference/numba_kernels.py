@@ -43,7 +43,7 @@ def pays(linear: PackedLinear, tokens: int) -> bool:
 
 @cache
 def _kernel() -> Callable[..., None]:
-    """Compile the loop over tiles of out features; each thread adds into tiles of its own."""
+    """Compile the loop over tiles of out features; each thread adds into its own tiles."""
     numba = _numba()
     assert numba is not None
 

@@ -84,7 +84,7 @@ def lay_out(
     importance = channel_importance(
         params.importance, weight, curvature, d, trial_entries, generator
     )
-    # Padding is neither important nor hot, whatever an ablation's importance says.
+    # Padding is never important, whatever an ablation's importance says.
     importance[in_features:] = -1.0
     energy = curvature.stiffness * weight.square().mean(0)
     energy[in_features:] = -1.0

@@ -26,7 +26,7 @@ class RtnMethod(LinearByLinear[RtnParams]):
     """Round to nearest on an asymmetric min-max grid, blind to activations.
 
     A step (float16) and a zero point (``bits`` wide) for each row of each group are stored and
-    counted. Budget rule: the most bits a code, then the smallest groups, that it pays for.
+    counted. Budget rule: the most bits per code, then the smallest groups, that it pays for.
     """
 
     Params: ClassVar[type[StrictModel]] = RtnParams

@@ -60,7 +60,7 @@ def measuring_precision(
 ) -> Iterator[None]:
     """As `forward_precision`, for many forward passes of weights that do not change inside.
 
-    Autocast rounds the weights of a model without gradients anew for every pass; here they are
+    Autocast rounds the weights of a model without gradients at every pass; here they are
     rounded once, to the very same values, at the cost of a bfloat16 copy of the linears (half of
     what they take). The model has its own weights back afterwards. May be nested.
     """

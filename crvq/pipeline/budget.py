@@ -14,7 +14,7 @@ from crvq.methods.budget import BudgetError
 def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShape]) -> Method:
     """The method with the parameters that its rule finds for the budget; itself without one.
 
-    With ``budget.if_infeasible=nearest`` a budget out of reach becomes the nearest in reach.
+    With ``budget.if_infeasible=nearest`` a budget infeasible becomes the nearest in reach.
 
     Raises:
         ConfigError: the method has no rule, or the budget is out of its reach (`BudgetError`).

@@ -135,7 +135,7 @@ class PerplexityMeasure:
 
 
 def described(text: EvaluationText) -> dict[str, object]:
-    """What a record says of a dataset beside its numbers."""
+    """What a record says of a dataset apart from its numbers."""
     windows, context = text.windows.shape
     return {
         "tokens": context + (windows - 1) * (context - text.overlap),
@@ -209,7 +209,7 @@ class AgreementMeasure:
             context=result.context,
             windows=result.windows,
             protocol=f"{self._text.description}; first {result.windows} windows of "
-            f"eval.perplexity.{self._dataset}, KL(full precision || quantized) in nats a token",
+            f"eval.perplexity.{self._dataset}, KL(full precision || quantized) in nats per token",
         )
 
 

@@ -11,8 +11,8 @@ def missing_evaluation(
 ) -> EvalConfig:
     """What of ``wanted`` is not in ``record``.
 
-    A dataset whose name is taken by another protocol gets a name of its own
-    (``wikitext2_4096`` beside ``wikitext2``): what was measured stays.
+    A dataset whose name is taken by another protocol gets its own name
+    (``wikitext2_4096`` next to ``wikitext2``): what was measured stays.
 
     Args:
         record: of the finished run.
@@ -34,7 +34,7 @@ def missing_evaluation(
         names[name]: dataset
         for name, dataset in wanted.perplexity.items()
         # A value whose dataset is not in ``done`` is left from an attempt that failed later on:
-        # nobody can say by which protocol it was taken.
+        # its protocol is unknown.
         if again
         or names[name] not in done.perplexity
         or getattr(record.perplexity.get(names[name]), which, None) is None

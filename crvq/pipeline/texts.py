@@ -33,7 +33,7 @@ class EvaluationText:
     overlap: int = 0
     """Tokens of a window that the one before has scored already."""
     scored_bytes: int | None = None
-    """UTF-8 bytes that the scored tokens stand for; None if the tokenizer cannot tell."""
+    """UTF-8 bytes that the scored tokens stand for; None if the tokenizer cannot say."""
     protocol: str = "windows do not overlap"
     bos: Bos = "none"
     """Whether each window begins with BOS."""

@@ -26,7 +26,7 @@ def closing_table(records: Sequence[Record]) -> Table:
     """A table of runs: full precision first, then each run in the order given.
 
     A run is named by the values that set it apart, with what was used where it was not what was
-    asked (:func:`run_labels`). Columns: bits a weight with everything counted, over quantized
+    asked (:func:`run_labels`). Columns: bits per weight with everything counted, over quantized
     weights and over all of them; perplexity on every dataset (a column for every protocol, as
     its head says: numbers of different contexts or texts never share one); time. Below the
     table: why runs failed, and what must be known of the models.
@@ -194,7 +194,7 @@ def _caption(
         if record.get("status") in {"failed", "stopped"}
     ]
     lines += _protocol_lines(heads)
-    lines.append("Bits a weight: codes, codebooks, scales and permutations, all counted.")
+    lines.append("Bits per weight: codes, codebooks, scales and permutations, all counted.")
     lines += entropy_note(records)
     lines += [str(record["model_note"]) for record in records if record.get("model_note")]
     return escape("\n".join(dict.fromkeys(lines)))

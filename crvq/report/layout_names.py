@@ -19,8 +19,8 @@ _Params = dict[str, Any]
 def name_settings(settings: pd.DataFrame) -> list[str]:
     """Return a name for every row: ``CRVQ-1bit``, ``CRVQ 1x8 g8 + 3x8, λ=0.02 · reorder=sorted``.
 
-    The name of a preset where it is one, else the layout; after the dot what tells rows of the same
-    model and name apart.
+    The name of a preset where it is one, else the layout; after the dot what distinguishes
+    rows of the same model and name.
 
     Args:
         settings: of :func:`crvq.report.settings.over_seeds`.

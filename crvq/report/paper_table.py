@@ -21,14 +21,14 @@ class Column:
     head: str
     style: Style = "text"
     only_csv: bool = False
-    """Provenance such as run ids, which no printed table has room for."""
+    """Provenance such as run ids, which printed tables leave out."""
 
 
 @dataclass(frozen=True)
 class PaperTable:
     """A frame with unrounded numbers, and all that is needed to print it.
 
-    A column ``<key> std`` beside ``<key>`` holds the spread over seeds and is shown with it.
+    A column ``<key> std`` next to ``<key>`` holds the spread over seeds and is shown with it.
     """
 
     name: str

@@ -124,7 +124,7 @@ def _results(row: Mapping[Any, Any]) -> dict[Protocol, tuple[float, float]]:
 
 
 def _labels(protocols: list[Protocol]) -> dict[Protocol, str]:
-    """A label each, as short as tells them apart."""
+    """One label each, as short as it can be without two being equal."""
     labels = {}
     for protocol in protocols:
         for detail in range(4):

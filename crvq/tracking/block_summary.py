@@ -16,7 +16,7 @@ class BlockSummary:
     """Plain mean over linears."""
     relative_loss_max: float
     bits: float
-    """Average bits a weight, over all weights of the block's quantized linears."""
+    """Average bits per weight, over all weights of the block's quantized linears."""
     seconds: float
 
     def __str__(self) -> str:

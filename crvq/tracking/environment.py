@@ -44,7 +44,7 @@ def package_versions() -> dict[str, str | None]:
 def git_state(folder: Path) -> dict[str, Any] | None:
     """``{"commit", "dirty"}`` of the checkout that ``folder`` lies in; None without one.
 
-    A folder that git ignores (an installed package inside somebody's checkout) is not one.
+    A folder that git ignores (an installed package inside another checkout) is not one.
     """
     if _git(folder, "check-ignore", "-q", ".") is not None:
         return None
@@ -56,7 +56,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def cpu_model() -> str | None:
-    """The processor's name; None where the system does not tell."""
+    """The processor's name; None where the system does not say."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

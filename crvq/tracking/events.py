@@ -1,4 +1,4 @@
-"""What happens during a run, as told to progress bars, the run record and W&B."""
+"""What happens during a run, as reported to progress bars, the run record and W&B."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class LayerRow:
     rounds: int
     seconds: float
     bits: float
-    """Average bits a weight, everything counted."""
+    """Average bits per weight, everything counted."""
     bit_parts: dict[str, float] = field(default_factory=dict)
     """Bits (not averages) by part, named as in `crvq.weights.bits.BitCount`."""
     code_entropy: float | None = None
-    """Bits a weight that ideal order-0 entropy coding would leave of the codes; None: no codes."""
+    """Bits per weight that ideal order-0 entropy coding would leave; None: no codes."""
     published_bits: float | None = None
-    """Bits a weight as the method's authors count them, where that leaves parts out."""
+    """Bits per weight as the method's authors count them, where that leaves parts out."""
     critical_in_features: str = ""
     """Which they are, as numbers with spaces between them, in the order of coding."""
     notes: str = ""
@@ -63,7 +63,7 @@ class RunListener:
         """All linears of a block are quantized and lie on disk."""
 
     def block_trained(self, block: int, summary: TrainingSummary, points: list[CurvePoint]) -> None:
-        """A block is fine-tuned and lies on disk; told again when a run is resumed."""
+        """A block is fine-tuned and is stored; reported again when a run is resumed."""
 
     def model_trained(self, summary: TrainingSummary, points: list[CurvePoint]) -> None:
         """The whole model is fine-tuned."""

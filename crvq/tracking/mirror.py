@@ -52,7 +52,7 @@ class Mirror(RunListener):
 
     It never harms a run: all calls are made in a thread of their own; the first that raises,
     and an end that takes longer than ``tracking.timeout_seconds``, is logged as one warning and
-    the run goes on without the mirror. W&B's ``online`` without a login or a connection becomes
+    the run continues without the mirror. W&B's ``online`` without a login or a connection becomes
     ``offline``.
 
     Leave it through ``finished`` or as a context manager, or the next run of a multirun would be

@@ -43,7 +43,7 @@ def salient_columns(weight: Tensor, saliency: Tensor, most: int) -> Tensor:
     """Which columns are salient: the first so many by saliency, as many as pays best.
 
     Of all numbers up to ``most`` the one with the least squared error when salient columns and
-    the others have a scale a row each (BiLLM, arXiv 2402.04291, section 3.2, equation 5).
+    the others have one scale per row (BiLLM, arXiv 2402.04291, section 3.2, equation 5).
 
     Args:
         weight: ``(out, columns)``.

@@ -28,7 +28,7 @@ def fit_block_scales(weight: Tensor, block: int) -> tuple[Tensor, Tensor]:
     padded = torch.nn.functional.pad(weight.abs(), (0, padding))
     largest = padded.view(len(weight), -1, block).amax(2)
     logs = largest.clamp_min(torch.finfo(torch.float32).tiny).log2().clamp(-24, 15)
-    # A block of zeros needs no small scale of its own, which would make all steps coarse.
+    # A block of zeros must not have its own small scale, which would make all steps coarse.
     live = logs[largest > 0]
     least = live.min() if len(live) else logs.max()
     logs = logs.clamp_min(torch.maximum(least, logs.max() - _RANGE))

@@ -39,9 +39,9 @@ def channel_order(
     - ``sorted``: by importance, descending, so that a group holds channels of similar importance
       (arXiv 2412.09282, section 3, step 2);
     - ``critical_first``: in their natural order, which costs no bits to store;
-    - ``stratified``: dealt like cards by descending ``energy``, so that every group gets one
-      channel of each stratum, and coordinate a of every group is the a-th hottest. All groups
-      then carry the same load, and the codebook spends its resolution on the hot coordinates.
+    - ``stratified``: dealt by descending ``energy``, so that every group gets one channel of
+      each stratum, and coordinate a of every group has the a-th largest energy. All groups then
+      carry the same load, and the codebook spends its resolution on the coordinates that matter.
 
     Args:
         importance: ``(in,)``; ``in`` is a multiple of ``group_size``.
@@ -55,7 +55,7 @@ def channel_order(
     """
     if policy == "none":
         if critical:
-            raise ValueError("reorder 'none' leaves no room for critical groups")
+            raise ValueError("reorder 'none' cannot have critical groups")
         return torch.arange(len(importance), device=importance.device)
     ranked = importance.argsort(descending=True, stable=True)
     if policy == "sorted":

@@ -1,4 +1,4 @@
-"""How codebooks are stored: half precision, or 8-bit integers with a scale a coordinate."""
+"""How codebooks are stored: half precision, or 8-bit integers with one scale per coordinate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def store_codebook(codebook: Tensor, dtype: CodebookDtype) -> dict[str, Tensor]:
     """The parts that are kept of a codebook ``(entries, d)``.
 
     ``float16``: one tensor ``entries``. ``int8``: ``entries`` in int8 and ``steps (d,)`` in
-    float16, one step a coordinate: coordinates of a stratified order differ in range.
+    float16, one step per coordinate: coordinates of a stratified order differ in range.
 
     Raises:
         StorageRangeError: an entry is not finite or does not fit float16.

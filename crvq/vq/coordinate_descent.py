@@ -140,7 +140,7 @@ def _improve_group(
     metric: Tensor,
     passes: int,
 ) -> Tensor:
-    """Let each codebook that covers ``group`` choose anew in turn; the new decoded value."""
+    """Let each codebook that covers ``group`` choose again in turn; the new decoded value."""
     covering = [k for k, codes in enumerate(linear.code.codes) if group < codes.shape[1]]
     for _ in range(passes if len(covering) > 1 else 1):
         for k in covering:

@@ -52,10 +52,10 @@ def search_codes(
     block_columns: int = BLOCK_COLUMNS,
     into: AdditiveCode | None = None,
 ) -> AdditiveCode:
-    """Codes for all rows, found anew; scales stay as they are.
+    """Codes for all rows, found again; scales stay as they are.
 
     Args:
-        linear: its weight, curvature and scales; its present codes only tell coverage.
+        linear: its weight, curvature and scales; its present codes only give the coverage.
         codebooks: fixed.
         beam: partial codes kept for each row.
         block_columns: columns between updates of the rest; changes rounding, nothing else.

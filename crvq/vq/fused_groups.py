@@ -1,4 +1,4 @@
-"""Code search on a GPU with one kernel a block of columns instead of twenty a group (Triton).
+"""Code search on a GPU with one kernel per block of columns instead of twenty per group (Triton).
 
 On a GPU the group by group search is bound by kernel launches, not by arithmetic: groups follow
 one another, but rows are independent. Here a program takes a tile of rows through all groups of a
@@ -159,7 +159,7 @@ def descend_groups(
     groups: tuple[int, int],
     passes: int,
 ) -> Tensor:
-    """Let every codebook choose anew for ``groups`` of a block of columns, one after another.
+    """Let every codebook choose again for ``groups`` of a block of columns, one after another.
 
     Args:
         residual_h: ``(W - Ŵ) H`` at the block's columns, ``(rows, columns)``, contiguous;

@@ -70,7 +70,7 @@ def solve_patches(
     """Codebooks that lower ``tr((W - Ŵ) H (W - Ŵ)ᵀ)`` for fixed codes and scales.
 
     A convex quadratic (GPTVQ, section 3.3, takes gradient steps); here conjugate gradient,
-    preconditioned by how often each entry is used and how hot its columns are.
+    preconditioned by how often each entry is used and how large diag(H) is at its columns.
 
     Args:
         weight: ``(out, in)``.
@@ -93,8 +93,8 @@ def solve_patches(
         total = torch.zeros_like(codebooks).flatten(0, 1)
         return total.index_add_(0, slots, vectors).view_as(codebooks)
 
-    heat = second_moment.diagonal().expand_as(weight)
-    uses = gather(heat if scales is None else heat * scales)
+    diag_h = second_moment.diagonal().expand_as(weight)
+    uses = gather(diag_h if scales is None else diag_h * scales)
     solution = codebooks.clone()
     residual = gather((weight - decode(codebooks)) @ second_moment)
     precondition = torch.where(uses > 0, uses.clamp_min(1e-30).reciprocal(), 0.0)

@@ -24,7 +24,7 @@ def initial_codebooks(
     and with them the linears' codes for them.
 
     Args:
-        linears: that share the codebooks; their codes tell the coverage.
+        linears: that share the codebooks; their codes give the coverage.
         entries: wanted sizes, one a codebook.
         iterations: Lloyd iterations for each.
         sample: vectors looked at for each.

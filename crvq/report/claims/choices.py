@@ -32,7 +32,7 @@ def importance_beats_alternatives(evidence: Evidence) -> Finding:
         if pairs:
             by_name[name] = pairs
     if not by_name:
-        return untested("no record of another form of importance beside error_activation")
+        return untested("no record of any other form of importance than error_activation")
     verdicts = [judge_pairs(pairs) for pairs in by_name.values()]
     words = "; ".join(f"against {name} {improvement(pairs)}" for name, pairs in by_name.items())
     ids = runs_of_pairs(pair for pairs in by_name.values() for pair in pairs)

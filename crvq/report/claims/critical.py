@@ -152,7 +152,7 @@ def more_beat_larger(evidence: Evidence) -> Finding:
 def works_on_stronger_bases(evidence: Evidence) -> Finding:
     """Critical channels on base quantizers stronger than one of d=8 and 8 bits.
 
-    Stronger is one with more bits of code a weight, or with longer indices at the same rate.
+    Stronger is one with more bits of code per weight, or with longer indices at the same rate.
     """
     pairs = [pair for pair in critical_pairs(evidence) if _is_stronger_base(pair.with_)]
     nothing = (
@@ -173,7 +173,7 @@ def _is_stronger_base(row: Row) -> bool:
 
 def _base(row: Row) -> str:
     length, index = param(row, "group_size"), param(row, "codebook_bits")
-    return f"{_count(index / length)} of code a weight (d={length:g}, indices of {index:g} bits)"
+    return f"{_count(index / length)} of code per weight (d={length:g}, indices of {index:g} bits)"
 
 
 def works_across_models(evidence: Evidence) -> Finding:

@@ -118,7 +118,7 @@ class Evidence:
 def param(row: Row, name: str) -> Any:  # noqa: ANN401
     """A method parameter of a setting; None if its method has none of that name.
 
-    What a budget chose goes before what was asked, but for λ: that is what pairs are told by.
+    What a budget chose goes before what was asked, but for λ: that is what distinguishes pairs.
     """
     value, used = row["settings"].get(PARAMS + name), row["effective_values"].get(name)
     return used if name != "critical_ratio" and value is not None and used is not None else value

@@ -74,8 +74,8 @@ def _bits(record: Record) -> dict[str, float]:
     if not weights:
         return {}
     averages = {
-        "bits a quantized weight": bits.get("average_quantized_weights"),
-        "bits a weight, all weights": bits.get("average_all_weights"),
+        "bits per quantized weight": bits.get("average_quantized_weights"),
+        "bits per weight, all weights": bits.get("average_all_weights"),
     }
     parts = {name: as_number(bits.get(name)) for name in _BIT_PARTS}
     shares = {

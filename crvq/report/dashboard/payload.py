@@ -34,10 +34,10 @@ def dashboard_payload(runs: Sequence[Run], results_dir: Path) -> dict[str, Any]:
         results_dir: where they lie; may hold ``published.csv``.
 
     Returns:
-        ``runs``: a value a run (see the code); ``experiments``: by name, as
+        ``runs``: one value per run (see the code); ``experiments``: by name, as
         :func:`experiment_summary` gives them; ``measures``: names of layer maps; ``quality``:
         outcomes that say how good a quantized model is, and whether lower is better; ``published``:
-        points of other papers; ``faults``: files that could not be read, beside those of runs;
+        points of other papers; ``faults``: files that could not be read, next to those of runs;
         ``results`` and ``made``: which folder, and when. Infinity and
         NaN are the strings that :func:`crvq.tracking.json_values.to_json` makes of them.
     """

@@ -15,7 +15,7 @@ Protocol = tuple[str, int | None, int | None, str | None]
 
 @dataclass(frozen=True)
 class ProtocolNames:
-    """What tells protocols apart among all runs of a page."""
+    """What distinguishes protocols among all runs of a page."""
 
     perplexity: Mapping[Protocol, str]
     """By what two perplexities must share to be compared."""
@@ -32,10 +32,10 @@ class ProtocolNames:
 
 
 def protocol_names(records: Iterable[Record]) -> ProtocolNames:
-    """A name for every protocol among ``records``: the dataset's, with what tells it apart.
+    """A name for every protocol among ``records``: the dataset's, with what distinguishes it.
 
     Context and number of tokens are added where a dataset was read in several ways, and a number
-    where that does not tell them apart either. Sets of zero-shot tasks are named by their number
+    where that does not distinguish them either. Sets of zero-shot tasks are named by their number
     and limit, or by all tasks where that is not enough.
     """
     records = list(records)

@@ -31,12 +31,12 @@ class NoRunsError(CrvqError):
 
 @dataclass
 class Run:
-    """One run as its folder tells it."""
+    """One run as its folder describes it."""
 
     folder: Path
     record: Record
     label: str = ""
-    """What tells the run apart from others of its experiment."""
+    """What distinguishes the run from others of its experiment."""
     layers: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Rows of ``layers.csv``; empty if there is none."""
     finetune: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -17,10 +17,10 @@ _NAMED = 6
 
 
 def critical_map_figure(layers: pd.DataFrame, title: str) -> go.Figure:
-    """Every critical in feature of every linear of one run: a panel a kind, a line a block.
+    """Every critical in feature of every linear of one run: one panel per kind, one line per block.
 
     A panel's head names the in features that are critical in at least half of the blocks: a
-    column of dots, where a channel of the residual stream stays hot through the model.
+    column of dots, where a channel of the residual stream stays critical through the model.
 
     Args:
         layers: rows of one run, of :func:`crvq.report.records.load_layers`.

@@ -57,7 +57,7 @@ def loss_map_figure(layers: pd.DataFrame, title: str) -> go.Figure:
 
 
 def loss_by_block_figure(layers: pd.DataFrame, labels: dict[str, str]) -> go.Figure:
-    """Mean relative loss of each block's linears, a line a run, logarithmic upwards.
+    """Mean relative loss of each block's linears, one line per run, logarithmic upwards.
 
     Args:
         layers: rows of several runs.

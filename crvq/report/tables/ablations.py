@@ -29,7 +29,7 @@ _PARAMS = f"{CONFIG}method_params."
 
 @dataclass(frozen=True)
 class Ablation:
-    """What is varied, and against what changes are told."""
+    """What is varied, and against what changes are measured."""
 
     name: str
     title: str
@@ -171,7 +171,7 @@ def _meaningful(runs: pd.DataFrame, ablation: Ablation) -> pd.DataFrame:
 
 
 def _shared(settings: pd.DataFrame, ablation: Ablation) -> pd.Series:
-    """What tells the groups of one model apart; empty where a model has one group."""
+    """What distinguishes the groups of one model; empty where a model has one group."""
     shared = pd.Series("", index=settings.index)
     for _, rows in settings.groupby("model", sort=False):
         if rows["group"].nunique() > 1:

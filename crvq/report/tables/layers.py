@@ -56,7 +56,7 @@ def best_runs(runs: pd.DataFrame, most: int = 6) -> dict[str, str]:
 
 
 def loss_by_kind(layers: pd.DataFrame) -> pd.DataFrame:
-    """By run and kind: mean and largest relative loss, bits a weight, critical channels.
+    """By run and kind: mean and largest relative loss, bits per weight, critical channels.
 
     Bits are all bits of the kind over all its weights, not a mean of means.
 

@@ -10,7 +10,7 @@ from crvq.report.perplexity_columns import QUANTIZED, protocol_labels
 from crvq.report.settings import model_notes
 from crvq.report.zero_shot_columns import AVERAGE, average_labels
 
-BITS_NOTE = "Bits a weight: codes, codebooks, scales and permutations, all counted."
+BITS_NOTE = "Bits per weight: codes, codebooks, scales and permutations, all counted."
 SEEDS_NOTE = "mean ± standard deviation over seeds."
 
 BITS = Column("bits", "bits", "bits")
