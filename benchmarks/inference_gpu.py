@@ -183,16 +183,10 @@ def decoding(out: int, in_features: int) -> None:
         layout = "2 % critical, 3 codebooks more" if critical else "1 codebook"
         print(f" {layout}: floor {floor:.2f} us")
         several = copies(linear, max(8, (128 << 20) // size))
-        for rows, warps in ((512, 4), (512, 8), (1024, 8), (1024, 16)):
+        for rows, warps in ((512, 4), (1024, 8)):
             calls = [lambda c=c: gpu.by_tables(c, x, rows, warps) for c in several]  # noqa: B023
             timed(f"tables, {rows} rows, {warps} warps", calls, dense, floor)
-        for rows, groups, warps in (
-            (8, 128, 4),
-            (8, 256, 4),
-            (8, 512, 8),
-            (16, 64, 4),
-            (16, 128, 8),
-        ):
+        for rows, groups, warps in ((8, 256, 4), (8, 512, 4), (8, 512, 8), (16, 512, 4)):
             calls = [
                 lambda c=c: gpu.by_dots(c, x, rows, groups, warps)  # noqa: B023
                 for c in several

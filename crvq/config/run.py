@@ -79,6 +79,11 @@ class RunConfig(StrictModel):
     @field_validator("experiment")
     @classmethod
     def _experiment_is_a_folder_name(cls, name: str) -> str:
+        if name == "reference":
+            raise ValueError(
+                "results_dir/reference holds the records that are shipped; give the experiment "
+                "another name, such as experiment=my-reference"
+            )
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
             fitting = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-") or "my-experiment"
             raise ValueError(

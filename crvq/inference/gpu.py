@@ -25,7 +25,6 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 MOST_BOOKS = 4
 _TABLE_FLOATS = 4096
 """Products that a program holds in shared memory: 16 groups of 256 entries."""
-_MOST_TABLE_ENTRIES = 1024
 _MOST_TOKENS = 8
 
 
@@ -223,13 +222,11 @@ def multiply(linear: PackedLinear, x: Tensor, by: str | None = None) -> Tensor:
         linear: the weight.
         x: of any floating dtype; the result has it too.
         by: ``tables`` of products in shared memory, looked up once per code, or ``dots`` of
-            entries with inputs; the default takes tables where they are small.
+            entries with inputs. On an H200 dots took 0.3 to 0.5 of the time of tables at every
+            shape that was tried (benchmarks/README.md), so they are the default.
     """
     x = x.contiguous()
-    small = len(set(linear.bits)) == 1 and 1 << linear.bits[0] <= _MOST_TABLE_ENTRIES
-    if by == "tables" or (by is None and small):
-        return by_tables(linear, x)
-    return by_dots(linear, x)
+    return by_tables(linear, x) if by == "tables" else by_dots(linear, x)
 
 
 def by_tables(linear: PackedLinear, x: Tensor, rows: int = 1024, warps: int = 8) -> Tensor:
@@ -256,7 +253,7 @@ def by_tables(linear: PackedLinear, x: Tensor, rows: int = 1024, warps: int = 8)
 
 
 def by_dots(
-    linear: PackedLinear, x: Tensor, rows: int = 8, groups: int = 128, warps: int = 4
+    linear: PackedLinear, x: Tensor, rows: int = 8, groups: int = 512, warps: int = 4
 ) -> Tensor:
     """Multiply by dot products; ``groups`` of ``rows`` out features at once in a program."""
     out, count = linear.out_features, len(linear.codes)

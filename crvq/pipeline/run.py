@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from crvq.pipeline.context import RunContext, prepare
 from crvq.pipeline.device import device_name, resolve_device
 from crvq.pipeline.evaluate import Evaluation
 from crvq.pipeline.failures import check_writable, stopped_by_signals, storage_advice
+from crvq.pipeline.inputs import check_unchanged, input_files
 from crvq.pipeline.quantize import UNQUANTIZED_BITS, quantize
 from crvq.pipeline.repair import repair_files
 from crvq.pipeline.run_folder import (
@@ -38,6 +40,7 @@ from crvq.tracking.memory import PeakMemory
 from crvq.tracking.mirror import Mirror, check_tracking
 from crvq.tracking.progress import ProgressBar
 from crvq.tracking.record import RunRecord
+from crvq.tracking.record_schema import load_record
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +105,9 @@ def _locked(
         return RunOutcome(folder, reused=not add_evaluation(folder, config))
     if RunRecord.is_complete(folder) and not config.force:
         repair_files(folder)
+        check_unchanged(load_record(folder), config)
         if nothing_missing(folder, config):
+            _tell_sweep_agent(config, folder)
             return RunOutcome(folder, reused=True)
         if is_measurable(folder):
             return RunOutcome(folder, reused=not add_evaluation(folder, config))
@@ -118,6 +123,13 @@ def _locked(
     if replaced is not None:
         _log.warning("the earlier result of this run is kept in %s", replaced)
     return RunOutcome(folder, reused=False)
+
+
+def _tell_sweep_agent(config: RunConfig, folder: Path) -> None:
+    """Show a finished run to the W&B sweep that asked for it: the sweep waits for its result."""
+    if "WANDB_SWEEP_ID" in os.environ:
+        record = RunRecord.reopen(folder).data
+        Mirror(config.tracking, folder, folder.name, record["config"]).finished(record)
 
 
 def _attempt(
@@ -138,6 +150,7 @@ def _attempt(
         record.set("device", str(context.device))
         record.set("device_name", device_name(context.device))
         record.set("threads", torch.get_num_threads())
+        record.set("inputs", input_files(config))
         progress = stack.enter_context(ProgressBar())
         mirror = stack.enter_context(
             Mirror(config.tracking, working, run_id, record.data["config"], sweep=sweep)

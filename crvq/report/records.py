@@ -12,7 +12,7 @@ import pandas as pd
 
 from crvq.tracking.json_values import flatten
 from crvq.tracking.layers_csv import LAYERS_FILE
-from crvq.tracking.record_schema import RECORD_FILE, RecordError, read_record
+from crvq.tracking.record_schema import RECORD_FILE, RecordError, check_run_file, read_record
 
 _log = logging.getLogger(__name__)
 _TEXTS = {"notes": str, "critical_in_features": str}
@@ -103,6 +103,7 @@ def layer_table(folder: Path) -> pd.DataFrame:
         RecordError: the table cannot be read.
     """
     path = folder / LAYERS_FILE
+    check_run_file(path)
     if not path.exists() or not path.read_bytes().strip():
         return pd.DataFrame()
     try:

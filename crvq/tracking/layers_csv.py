@@ -56,8 +56,8 @@ def read_layers(path: Path) -> list[LayerRow]:
         return [_row(values) for values in rows]
     except (ValueError, AttributeError, TypeError) as error:
         raise RecordError(
-            f"{path} is damaged: {error}. Remove the run's folder, or run the same command with "
-            "force=true."
+            f"{path} is damaged: {error}. Run the command that made the run again: it writes the "
+            "file from the packed blocks."
         ) from error
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from crvq.errors import CrvqError
 from crvq.files.atomic import write_json
-from crvq.files.digests import values_digest
+from crvq.files.digests import file_digest, values_digest
 from crvq.tracking.json_values import to_json
 from crvq.weights.bits import BIT_PARTS
 
@@ -229,6 +229,8 @@ class Record(_Section):
     """Bytes of all packed tensors on disk; the bits' total over 8."""
     result_digest: str | None = None
     """Digest of the packed tensors: equal digests mean equal quantized models."""
+    inputs: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Local files that the run read, by key: path, size, time and SHA-256."""
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of ``layers.csv`` and ``finetune.csv`` as they were written."""
 
@@ -296,6 +298,27 @@ def load_record(path: Path) -> Record:
             for fault in error.errors()[:3]
         )
         raise RecordError(f"The run record {path} is damaged: {faults}. {remedy}") from error
+
+
+def check_run_file(path: Path) -> None:
+    """Check a file of a finished run against the digest in the record next to it.
+
+    Raises:
+        RecordError: the file is damaged.
+    """
+    try:
+        record = load_record(path.parent)
+    except RecordError:
+        return  # reported with the record
+    expected = record.files.get(path.name)
+    if record.status != "complete" or expected is None:
+        return
+    if path.exists() and file_digest(path) == expected:
+        return
+    raise RecordError(
+        f"{path} is missing or damaged: its digest is not the one in {RECORD_FILE}. Run the "
+        "command that made the run again: it writes the file from the packed blocks"
+    )
 
 
 def record_values(record: Record) -> dict[str, Any]:

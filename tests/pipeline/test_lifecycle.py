@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from crvq.checkpoint import BlockStore
-from crvq.errors import CheckpointError, SourceError
+from crvq.errors import CheckpointError, ConfigError, SourceError
 from crvq.files.run_lock import LockedError, RunLock
 from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.pipeline.run import execute, run, run_folder
@@ -353,3 +353,29 @@ runpy.run_path({str(ROOT / "run.py")!r}, run_name="__main__")
     record = read_record(folder)
     assert (record["status"], record["resumes"]) == ("complete", 1)
     assert any("resuming with 2 completed" in note for note in record["notes"])
+
+
+# -- other content behind the same path
+
+
+@pytest.mark.parametrize("key", ["model.path", "calibration.path", "eval.perplexity.file.path"])
+def test_a_finished_run_of_other_content_is_not_reused(
+    key, compose_run, tiny_folder, tiny_texts, tmp_path
+):
+    place = tmp_path / ("input" if key == "model.path" else "input.txt")
+    source = {"model.path": tiny_folder, "calibration.path": tiny_texts[0]}.get(key, tiny_texts[1])
+    shutil.copytree(source, place) if source.is_dir() else shutil.copy(source, place)
+    asked = compose_run(f"{key}={place}")
+    folder = run(asked)
+    before = read_record(folder)
+    changed = place / "config.json" if place.is_dir() else place
+    text = changed.read_text()
+    os.utime(changed)  # touched, and the same
+    assert execute(asked).reused
+    changed.write_text(text.replace("10000.0", "10.0") if place.is_dir() else text[::-1])
+    with pytest.raises(ConfigError, match=f"{key}=.* has changed since the run"):
+        run(asked)
+    assert read_record(folder) == before
+    run(compose_run(f"{key}={place}", "force=true"))
+    assert read_record(folder)["started"] > before["started"]
+    assert execute(asked).reused

@@ -19,7 +19,7 @@ from crvq.report.records import (
 from crvq.report.run_labels import Record, run_labels
 from crvq.tracking.finetune_csv import FINETUNE_FILE
 from crvq.tracking.layers_csv import LAYERS_FILE
-from crvq.tracking.record_schema import RECORD_FILE, RecordError, read_record
+from crvq.tracking.record_schema import RECORD_FILE, RecordError, check_run_file, read_record
 
 WATCHED_FILES = (RECORD_FILE, LAYERS_FILE, FINETUNE_FILE)
 """Files of a run folder that the page is made from."""
@@ -144,7 +144,10 @@ def _run(folder: Path) -> Run:
         run.faults.append(str(error))
     path = folder / FINETUNE_FILE
     try:
+        check_run_file(path)
         run.finetune = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    except RecordError as error:
+        run.faults.append(str(error))
     except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
         run.faults.append(f"{path} cannot be read: {error}")
     return run

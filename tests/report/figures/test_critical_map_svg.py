@@ -55,7 +55,7 @@ def test_unknown_kinds_are_refused_with_those_that_are_there(layers):
 
 
 def test_the_picture_of_the_readme_is_the_one_of_its_record(tmp_path, monkeypatch):
-    run = "results/reference/smollm2-main-table/SmolLM2_135M_Instruct_Q4_1-crvq-98f26917fc9e"
+    run = "results/reference/smollm2-main-table/SmolLM2_135M_Instruct_Q4_1-crvq-c55cfd6ece6a"
     monkeypatch.setattr(sys, "argv", ["critical_map_svg", run, str(tmp_path)])
     svg.main()
     for theme in svg.THEMES:
