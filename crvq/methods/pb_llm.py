@@ -31,8 +31,8 @@ class PbLlmMethod(LinearByLinear[PbLlmParams]):
     ones answering the errors of earlier ones. With whole rows, the authors' default, salient
     weights and scales are those of the original weight; with shorter groups they follow the
     weights as they are when the group's turn comes. "hessian" is the authors' code's
-    ``w² / U_jj²``. Their code subtracts a mean besides, averaged over salient places too; the paper's text does not,
-    and neither is done here.
+    ``w² / U_jj²``. Their code also subtracts a mean, averaged over salient places too; the paper's
+    text does not, and neither is done here.
 
     Everything is counted: the authors' 1.7 bits (a tenth salient) leave out the mask and the
     scales; a record's ``effective`` has their count as ``bits_as_published``. The mask is stored

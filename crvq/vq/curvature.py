@@ -14,8 +14,8 @@ from crvq.vq.triangular import inverse_factor
 # weights change nothing on the calibration text. Typical is the median: a single
 # channel with huge activations would raise a mean so much that all others seem dead.
 _DEAD_BELOW = 1e-10
-# Dead channels get this part of the typical diagonal element, so that their weights still follow the
-# original ones instead of being left to chance.
+# Dead channels get this part of the typical diagonal element, so that their weights still follow
+# the original ones instead of being left to chance.
 _DEAD_DIAG = 1e-4
 _MAX_DAMPING = 1.0
 _SINGLE_PRECISION_FROM = 1e-3
@@ -92,7 +92,7 @@ class Curvature:
 
     @computed_once
     def stiffness(self) -> Tensor:
-        """Return ``1 / diag(H⁻¹)``, ``(in,)``: the cost of an error that other channels may compensate.
+        """Return ``1 / diag(H⁻¹)``, ``(in,)``: the cost of an error that others may compensate.
 
         The weight of an error in optimal brain surgeon (Hassibi & Stork 1993) and in GPTQ.
         """
@@ -102,7 +102,7 @@ class Curvature:
         return lengths.square().reciprocal()
 
     def feedback_factor(self, order: Tensor) -> Tensor:
-        """Return the upper triangular U with ``H⁻¹ = Uᵀ U`` for channels taken in ``order``, float32.
+        """Return the upper triangular U with ``H⁻¹ = Uᵀ U`` for channels in ``order``, float32.
 
         H is damped: ``H + damping * mean(diag H) I``; damping grows tenfold until that is positive
         definite (`damping_used`). For an error E of the columns, ``E H Eᵀ = ‖E U⁻¹‖²``; the factor
