@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Self
 from crvq.config import TrackingConfig
 from crvq.errors import ConfigError
 from crvq.tracking.background_calls import BackgroundCalls
-from crvq.tracking.block_summary import summarize_block
-from crvq.tracking.events import LayerRow, RunListener
+from crvq.tracking.events import LayerRow, RunListener, summarize_block
 from crvq.tracking.json_values import flatten, to_json
 from crvq.tracking.layers_csv import LAYERS_FILE, layer_columns, read_layers
 from crvq.tracking.mirrored_run import MirroredRun, RunIdentity

@@ -21,8 +21,7 @@ from rich.table import Column
 from rich.text import Text
 
 from crvq.finetune.curve import CurvePoint, TrainingSummary
-from crvq.tracking.block_summary import summarize_block
-from crvq.tracking.events import LayerRow, RunListener
+from crvq.tracking.events import LayerRow, RunListener, summarize_block
 from crvq.tracking.log import PROGRESS_LOGGER
 
 _log = logging.getLogger(PROGRESS_LOGGER)

@@ -64,7 +64,7 @@ def kmeans(
     generator: torch.Generator,
     sample: int = 1 << 16,
 ) -> Tensor:
-    """Return ``(min(entries, n), d)`` centroids by Lloyd's iterations on ``sample`` vectors at most.
+    """Return ``(min(entries, n), d)`` centroids by Lloyd's iterations on a sample of the vectors.
 
     Starts from distinct vectors drawn at random; a centroid that loses all its vectors moves to
     the vector that is worst served. With as many entries as vectors, the vectors themselves are

@@ -1,13 +1,29 @@
-"""What a run record says of fine-tuning."""
+"""How a run's fine-tuning is recorded: ``finetune.csv`` and a section of the run record."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from crvq.finetune.curve import TrainingSummary
+from crvq.files.atomic import write_text
+from crvq.finetune.curve import CurvePoint, TrainingSummary
+
+FINETUNE_FILE = "finetune.csv"
+"""Loss curves, one row per validation."""
+
+
+def write_finetune(path: Path, points: Iterable[CurvePoint]) -> None:
+    """Write all rows, whole or not at all; what there is none of is left empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(CurvePoint)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(point) for point in points)
+    write_text(path, text.getvalue())
 
 
 def blocks_section(summaries: Sequence[TrainingSummary]) -> dict[str, Any]:
