@@ -4,7 +4,7 @@
     python benchmarks/llama_block.py --shape 1/8         # an eighth of every width, for a CPU
     CRVQ_FUSED=0 python benchmarks/llama_block.py        # without the fused kernels
 
-Weights are synthetic (normal, 0.02), second moments have a spectrum and hot channels like those of
+Weights are synthetic (normal, 0.02), second moments have a spectrum and strong channels as those of
 real activations. The floor is what the arithmetic alone takes: multiplications of the search, the
 codebook solve and the scales, at the rate that one large float32 product reaches in the same run.
 """

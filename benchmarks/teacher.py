@@ -6,7 +6,7 @@ python benchmarks/teacher.py --length 1024 --rounds 9 --threads 2
 A distillation step is the student's forward and backward pass and the KL to the teacher. The last
 one differs: `hidden_states` reads the teacher's last states and applies the head, `top_k` reads its
 k likeliest tokens, and a teacher that is asked again runs its whole body (and lies in memory
-beside the student). Rounds take turns; medians, and what each keeps on disk.
+next to the student). Rounds take turns; medians, and what each keeps on disk.
 """
 
 from __future__ import annotations

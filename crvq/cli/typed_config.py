@@ -102,7 +102,7 @@ def comparison(config: DictConfig) -> dict[str, Any] | None:
 
 
 def with_params(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
-    """The same run with other method parameters, checked again.
+    """Return the same run with other method parameters, checked again.
 
     Raises:
         ConfigError: the method does not take them.
@@ -152,7 +152,7 @@ def _unresolved(error: Exception) -> str:
 
 
 def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> str:
-    """One line a fault: ``crvq.critical_ratio=1.5: must be at most 1``."""
+    """Return one line a fault: ``crvq.critical_ratio=1.5: must be at most 1``."""
     return "\n".join(_fault(dict(fault), model, prefix) for fault in error.errors())
 
 
@@ -196,7 +196,7 @@ def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
 
 
 def _section_at(model: type[BaseModel], location: tuple[Any, ...]) -> Any:  # noqa: ANN401
-    """The type of the section that ``location`` leads to."""
+    """Return the type of the section that ``location`` leads to."""
     current: Any = model
     for part in location:
         field = getattr(current, "model_fields", {}).get(part)

@@ -96,7 +96,7 @@ def _utf8(content: bytes, where: str) -> str:
 
 
 def _text_of(line: bytes, file: Path, number: int, column: str) -> str:
-    """The text of one line of a JSONL file."""
+    """Return the text of one line of a JSONL file."""
     where = f"{file}, line {number}"
     try:
         record = json.loads(_utf8(line, where))
@@ -132,7 +132,7 @@ READERS: dict[str, Reader] = {
 
 
 def find_reader(file: Path) -> Reader | None:
-    """The reader for a file's name; None if there is none."""
+    """Return the reader for a file's name; None if there is none."""
     endings = (ending for ending in READERS if file.name.endswith(ending))
     return next((READERS[ending] for ending in endings), None)
 

@@ -46,7 +46,7 @@ def final_hidden_states(
     activation_dtype: torch.dtype = torch.float32,
     on_window: Callable[[], None] | None = None,
 ) -> list[torch.Tensor]:
-    """What the reference model's head reads, on the CPU: one (context - 1, hidden) a window.
+    """Return what the reference model's head reads, on the CPU: one (context - 1, hidden) a window.
 
     The head turns them into logits later, slice by slice: states of SmolLM2 take 5 MB for a
     window of 2048 tokens, its logits 400.

@@ -32,7 +32,7 @@ def nonfinite_error(
 
 
 def first_nonfinite_module(model: nn.Module, forward: Callable[[], object]) -> str | None:
-    """The name of the first module whose output is not finite while ``forward`` runs.
+    """Return the name of the first module whose output is not finite while ``forward`` runs.
 
     Children finish before their parents, so this is the innermost module. None if every output
     is finite.

@@ -33,7 +33,7 @@ class AdditiveParams(StrictModel):
     )
 
     def alternation(self, train_codebooks: bool = True) -> AlternationSettings:
-        """The alternation that these parameters ask for."""
+        """Return the alternation that these parameters ask for."""
         from crvq.vq.alternate import AlternationSettings  # torch: not needed to read a command
 
         return AlternationSettings(

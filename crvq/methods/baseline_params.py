@@ -73,7 +73,7 @@ class BillmParams(StrictModel):
         128, ge=1, description="columns that share scales; null: the whole row"
     )
     feedback_columns: int = Field(
-        128, ge=1, description="columns rounded before later ones answer their errors"
+        128, ge=1, description="columns rounded before later ones compensate their errors"
     )
     most_salient: float = Field(
         0.383, ge=0, le=1, description="part of a block's columns that may be salient"

@@ -40,7 +40,7 @@ def fit_layout(
     layouts: Iterable[P],
     count: Callable[[P, LinearShape], BitCount],
 ) -> P:
-    """The first of ``layouts`` that meets a budget: at most 3 % above it, and 20 % below.
+    """Return the first of ``layouts`` that meets a budget: at most 3 % above it, and 20 % below.
 
     Args:
         bits: the budget, an average over the weights of ``shapes``.

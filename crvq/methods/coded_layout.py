@@ -33,7 +33,7 @@ class CodedLayout:
     notes: list[str] = field(default_factory=list)
 
     def critical_in_features(self) -> list[int]:
-        """The channels of critical groups, padding left out, in the order of coding."""
+        """Return the channels of critical groups, padding left out, in the order of coding."""
         leading = self.order[: self.critical * self.linear.group_size].tolist()
         return [channel for channel in leading if channel < self.source.weight.shape[1]]
 

@@ -53,7 +53,7 @@ def _storages(asked: CrvqParams) -> list[dict[str, Any]]:
 
 
 def crvq_bits(params: CrvqParams, shape: LinearShape, shapes: Sequence[LinearShape]) -> BitCount:
-    """The bits of one linear of a model.
+    """Return the bits of one linear of a model.
 
     Exact where codebooks are a linear's own; shared ones are taken to have all their entries.
 
@@ -77,7 +77,7 @@ def crvq_bits(params: CrvqParams, shape: LinearShape, shapes: Sequence[LinearSha
 
 
 def _share(params: CrvqParams, shape: LinearShape, shapes: Sequence[LinearShape]) -> float:
-    """The part of a set of codebooks that a linear pays for, by its weights."""
+    """Return the part of a set of codebooks that a linear pays for, by its weights."""
     if params.codebook_scope == "linear":
         return 1.0
     own = shape.out_features * shape.in_features

@@ -28,7 +28,7 @@ _OVERHEADS = (0.25, 0.125, 0.0625, 0.03125)
 class GptvqMethod(LinearByLinear[GptvqParams]):
     """GPTVQ (arXiv 2402.15319, algorithm 1).
 
-    Strips of columns are quantized in turn, d columns at a time, later columns answering the
+    Strips of columns are quantized in turn, d columns at a time, later columns compensating the
     errors of earlier ones. A codebook serves some rows of a strip: weighted EM from seeds spread
     by Mahalanobis distance, entries in 8 bits with a float16 step. At the end codebooks are
     updated for fixed codes (by conjugate gradient, where the authors take gradient steps) and

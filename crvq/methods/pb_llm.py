@@ -28,7 +28,7 @@ class PbLlmMethod(LinearByLinear[PbLlmParams]):
     The largest weights of a group of columns (all rows together) are salient and take an
     asymmetric min-max grid per row, fitted to the row as it was; the others are signs with the
     least-squares scale ``mean |w|`` per row (section 3.4). Columns are quantized in turn, later
-    ones answering the errors of earlier ones. With whole rows, the authors' default, salient
+    ones compensating the errors of earlier ones. With whole rows, the authors' default, salient
     weights and scales are those of the original weight; with shorter groups they follow the
     weights as they are when the group's turn comes. "hessian" is the authors' code's
     ``w² / U_jj²``. Their code also subtracts a mean, averaged over salient places too; the paper's

@@ -24,7 +24,7 @@ class BlockCall:
     """The keyword that carries the hidden states; None if they come first by position."""
 
     def run(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """The block's output hidden states."""
+        """Return the block's output hidden states."""
         if self.hidden_key is None:
             output = block(hidden, *self.args, **self.kwargs)
         else:

@@ -75,7 +75,7 @@ class InputCollector:
             self._inputs.clear()
 
     def statistics(self, slot: LinearSlot) -> InputStatistics | None:
-        """What the slot's input added up to; None if the model never applied it as a linear.
+        """Return what the slot's input added up to; None if the model never applied it as a linear.
 
         An expert that no token was sent to has zero tokens; a fused parameter of which no slice
         was ever applied as a linear is used in some other way, and is None.

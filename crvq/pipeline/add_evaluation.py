@@ -30,7 +30,7 @@ from crvq.tracking.record_schema import AddedEvaluation, load_record
 
 
 def missing_here(folder: Path, asked: RunConfig) -> EvalConfig:
-    """What of ``asked.eval`` the finished run in ``folder`` lacks.
+    """Return what of ``asked.eval`` the finished run in ``folder`` lacks.
 
     Raises:
         ConfigError: the run is not finished, or its record is of another version.
@@ -47,7 +47,7 @@ def missing_here(folder: Path, asked: RunConfig) -> EvalConfig:
 
 
 def nothing_missing(folder: Path, asked: RunConfig) -> bool:
-    """Whether the finished run in ``folder`` has all that ``asked.eval`` asks for."""
+    """Return whether the finished run in ``folder`` has all that ``asked.eval`` asks for."""
     return is_empty(missing_here(folder, asked))
 
 
@@ -59,7 +59,7 @@ def with_recorded_evaluation(folder: Path, asked: RunConfig) -> RunConfig:
 
 
 def is_measurable(folder: Path) -> bool:
-    """Whether the packed blocks of a finished run are still there (or it has none)."""
+    """Return whether the packed blocks of a finished run are still there (or it has none)."""
     if not method_quantizes(load_record(folder).method):
         return True
     try:

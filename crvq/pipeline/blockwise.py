@@ -92,7 +92,7 @@ class BlockwiseQuantizer:
         self._listener.stage_finished("quantize", time.perf_counter() - started)
 
     def block_inputs(self, index: int) -> tuple[list[LinearInput], list[LinearSlot], list[Tensor]]:
-        """A block's linears with the curvature of their inputs, and the block's outputs.
+        """Return a block's linears with the curvature of their inputs, and the block's outputs.
 
         The outputs are those of the weights as they are now (full precision).
         """

@@ -111,7 +111,7 @@ def _calibration_windows(config: RunConfig, tokens: Tensor, bos: int | None) -> 
 
 
 def _documents(config: TextConfig, cache: Path, loaded: LoadedModel, key: str) -> Documents:
-    """The documents of a text; an error names the key that asked for it."""
+    """Return the documents of a text; an error names the key that asked for it."""
     try:
         return load_documents(config, cache, loaded)
     except CrvqError as error:

@@ -133,6 +133,6 @@ class _Stages:
 
 
 def _calibrated_on_boolq(context: RunContext) -> bool:
-    """Whether calibration text is made of BoolQ's passages."""
+    """Return whether calibration text is made of BoolQ's passages."""
     calibration = context.config.calibration
     return calibration.source == "boolq_wikipedia" and calibration.path is None

@@ -57,7 +57,7 @@ def print_closing(
 
 
 def _reused(records: Sequence[Record]) -> list[str]:
-    """How many runs were computed now, where some were not."""
+    """Return how many runs were computed now, where some were not."""
     reused = sum(bool(record.get("reused")) for record in records)
     if not reused:
         return []

@@ -16,7 +16,7 @@ def entropy_saving(record: Record) -> float | None:
 
 
 def entropy_note(records: Sequence[Record]) -> list[str]:
-    """One line for all records; none where no record has it."""
+    """Return one line for all records; none where no record has it."""
     known = [entropy_saving(record) for record in records]
     savings = sorted(round(saving, 2) for saving in known if saving is not None)
     if not savings:

@@ -64,17 +64,17 @@ class PaperTable:
         ]
 
     def missing(self) -> str:
-        """What to say in place of an empty table."""
+        """Return what to say in place of an empty table."""
         how = f" Run `{self.made_by}` first." if self.made_by else ""
         return f"No records for this table yet.{how}"
 
     def raw(self) -> pd.DataFrame:
-        """All columns unrounded, spreads included, in the order of ``columns``."""
+        """Return all columns unrounded, spreads included, in the order of ``columns``."""
         keys = [key for column in self.columns for key in (column.key, column.key + STD)]
         return self.frame[[key for key in keys if key in self.frame]]
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows."""
+        """Return what a notebook shows."""
         from crvq.report.table_files import to_markdown
 
         return to_markdown(self)

@@ -36,7 +36,7 @@ class PublishedError(CrvqError):
 
 
 def read_published(path: Path) -> pd.DataFrame:
-    """The published numbers, typed.
+    """Return the published numbers, typed.
 
     Args:
         path: the CSV, or the results folder (:func:`published_path`).
@@ -93,7 +93,7 @@ def stated_bits(text: str) -> float | None:
 
 
 def stated_context(text: str) -> int | None:
-    """The context in tokens, where the text names exactly one."""
+    """Return the context in tokens, where the text names exactly one."""
     if text.strip().isdecimal():
         return int(text)
     named = {int(number) for number in _CONTEXT.findall(text)}

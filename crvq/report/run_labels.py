@@ -43,7 +43,7 @@ def differing_values(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def run_labels(records: Sequence[Record]) -> list[str]:
-    """A short name for every record: the values that set it apart from the others.
+    """Return a short name for every record: the values that set it apart from the others.
 
     A key is shortened to its last part where that is clear. What could not be used as asked is
     always there, with what was used instead: ``critical_ratio=0.02 → 0.0139``. The method comes
@@ -107,7 +107,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def show(value: object, digits: int = 6) -> str:
-    """A configuration value as one would type it."""
+    """Return a configuration value as one would type it."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
@@ -128,14 +128,14 @@ def _dots(key: str) -> list[int]:
 
 
 def _differs(key: str, flats: Sequence[dict[str, Any]], switches: set[str]) -> bool:
-    """Whether records differ in a key; below a switch, whether those do that have it on."""
+    """Return whether records differ in a key; below a switch, whether those do that have it on."""
     if any(key[:end] in switches for end in _dots(key)):
         flats = [flat for flat in flats if key in flat]
     return len({_text(flat, key) for flat in flats}) > 1
 
 
 def _follows(key: str, differing: Sequence[str], flats: Sequence[dict[str, Any]]) -> bool:
-    """Whether the value of ``key`` is the same wherever its group's leader is."""
+    """Return whether the value of ``key`` is the same wherever its group's leader is."""
     leader = _LEADERS.get(key.split(".")[0])
     if leader is None or leader == key or leader not in differing:
         return False

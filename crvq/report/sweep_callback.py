@@ -119,7 +119,7 @@ def _sweep_dir(hydra: Any) -> Path:  # noqa: ANN401 - the hydra node of a config
 
 
 def _run_folder(returned: object) -> Path | None:
-    """The run's folder, absolute, if a job returned it or its ``record.json``."""
+    """Return the run's folder, absolute, if a job returned it or its ``record.json``."""
     if not isinstance(returned, (str, Path)):
         return None
     path = Path(returned).absolute()

@@ -27,7 +27,7 @@ _DETAILED = 2
 
 
 def zero_shot_table(records: Sequence[Record]) -> Table | None:
-    """A table of zero-shot scores; None if no record has any.
+    """Return a table of zero-shot scores; None if no record has any.
 
     One or two runs: a row for each task and metric, with standard errors, recovery and chance.
     More: a row for each run with the accuracy (``acc``) of each task, and their mean. Tasks with
@@ -186,7 +186,7 @@ def _score(metric: str, scores: dict[str, Any], which: str, with_error: bool = T
 
 
 def _protocols(tasks: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    """How the questions were put, and where they are from; tasks alike share a line."""
+    """Return how the questions were put, and where they are from; tasks alike share a line."""
     lines: dict[str, list[str]] = {}
     for task, entry in tasks:
         asked = f"{entry.get('samples'):,}" if entry.get("samples") is not None else "?"

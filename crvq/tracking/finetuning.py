@@ -27,7 +27,7 @@ def write_finetune(path: Path, points: Iterable[CurvePoint]) -> None:
 
 
 def blocks_section(summaries: Sequence[TrainingSummary]) -> dict[str, Any]:
-    """The trainings of all blocks in a few numbers; losses are means over blocks."""
+    """Return the trainings of all blocks in a few numbers; losses are means over blocks."""
     return {
         "blocks": len(summaries),
         "unchanged_blocks": sum(one.best_step == 0 for one in summaries),
@@ -45,5 +45,5 @@ def blocks_section(summaries: Sequence[TrainingSummary]) -> dict[str, Any]:
 
 
 def model_section(summary: TrainingSummary) -> dict[str, Any]:
-    """The training of the whole model."""
+    """Return the training of the whole model."""
     return asdict(summary)

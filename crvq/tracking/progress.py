@@ -1,4 +1,4 @@
-"""Progress for the eye: a bar on a terminal, a plain line a block elsewhere."""
+"""Progress: a bar on a terminal, one plain line per block elsewhere."""
 
 from __future__ import annotations
 

@@ -322,7 +322,7 @@ def check_run_file(path: Path) -> None:
 
 
 def record_values(record: Record) -> dict[str, Any]:
-    """A record as plain Python values: floats stay floats, times become ISO strings."""
+    """Return a record as plain Python values: floats stay floats, times become ISO strings."""
 
     def plain(value: object) -> Any:  # noqa: ANN401
         if isinstance(value, dict):

@@ -30,7 +30,7 @@ class WorkspaceError(CrvqError):
 def build_workspace(
     entity: str, project: str, datasets: Sequence[str] = _DATASETS, name: str = "CRVQ"
 ) -> Workspace:
-    """The workspace as an object; asks no server.
+    """Return the workspace as an object; asks no server.
 
     Args:
         entity: W&B user or team.
@@ -95,7 +95,7 @@ def save_workspace(workspace: Workspace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Return the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m crvq.tracking.wandb_workspace", description=(__doc__ or "").splitlines()[0]
     )

@@ -14,7 +14,7 @@ _RANGE = 15.0
 
 
 def fit_block_scales(weight: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """A scale near ``max |w|`` for each block (GPTVQ, arXiv 2402.15319, section 3.2).
+    """Return a scale near ``max |w|`` for each block (GPTVQ, arXiv 2402.15319, section 3.2).
 
     Args:
         weight: ``(out, columns)``.
@@ -39,5 +39,5 @@ def fit_block_scales(weight: Tensor, block: int) -> tuple[Tensor, Tensor]:
 
 
 def block_scales(codes: Tensor, span: Tensor, block: int, columns: int) -> Tensor:
-    """The scale of each weight, ``(out, columns)``."""
+    """Return the scale of each weight, ``(out, columns)``."""
     return (span[0] + span[1] * codes).exp2().repeat_interleave(block, 1)[:, :columns]

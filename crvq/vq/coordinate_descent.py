@@ -25,7 +25,7 @@ def descend_codes(
     passes_over_critical: int = 2,
     block_columns: int = BLOCK_COLUMNS,
 ) -> Tensor:
-    """One sweep over all groups; codes change in place and no row's loss goes up.
+    """Return one sweep over all groups; codes change in place and no row's loss goes up.
 
     Args:
         linear: whose codes are searched.

@@ -120,5 +120,5 @@ def _activation(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tenso
 
 @FORMS.register("random")
 def _random(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
-    """A seeded draw: the control."""
+    """Return a seeded draw: the control."""
     return torch.rand(w.shape[1], generator=g).to(w.device)

@@ -27,7 +27,7 @@ def nearest_centroids(vectors: Tensor, weights: Tensor, centroids: Tensor) -> tu
 
 
 def _terms(vectors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """What of the distances ``Σ_a h_a (x_a - c_a)²`` does not depend on the centroids.
+    """Return what of the distances ``Σ_a h_a (x_a - c_a)²`` does not depend on the centroids.
 
     ``h_a`` and ``-2 h_a x_a``, the factors of ``c_a²`` and ``c_a``, ``(n, 2 d)``; and
     ``Σ_a h_a x_a²``, ``(n,)``.

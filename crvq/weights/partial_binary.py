@@ -99,7 +99,7 @@ class PartialBinaryWeight(QuantizedWeight):
         )
 
     def values(self) -> dict[str, Tensor]:
-        """The mask in both forms, and signs and codes of the weights that have them."""
+        """Return the mask in both forms, and signs and codes of the weights that have them."""
         return {
             "signs": self.signs[~self.salient],
             "scales": self.scales,

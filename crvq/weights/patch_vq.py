@@ -216,7 +216,7 @@ class TrainablePatches(TrainableWeight[PatchWeight]):
         return decoded[:, : self._weight.in_features].contiguous()
 
     def pullback(self, parts: Parts, gradient: Tensor) -> dict[str, Tensor]:
-        """One sum over the uses of each entry of each patch."""
+        """Return one sum over the uses of each entry of each patch."""
         codebooks = parts[_CODEBOOKS]
         padding = self._weight.layout.in_features - gradient.shape[1]
         gradient = functional.pad(gradient, (0, padding))

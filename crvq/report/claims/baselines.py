@@ -23,7 +23,7 @@ _COMMON = (f"{CONFIG}model.", f"{CONFIG}calibration.", f"{CONFIG}device", f"{CON
 
 
 def beats_baselines(evidence: Evidence, claimed: float, as_published: bool) -> Finding:
-    """The best CRVQ of about one bit against the best other method of as few bits, by model.
+    """Return the best CRVQ of about one bit against the best other method of as few bits, by model.
 
     Args:
         evidence: our records.
@@ -119,7 +119,7 @@ def _relative_error(row: Row, column: str) -> float:
 
 
 def _is_published(row: Row) -> bool:
-    """Whether channels are sorted by importance and each linear has its own codebooks."""
+    """Return whether channels are sorted by importance and each linear has its own codebooks."""
     layout = {"group_size": 8, "reorder": "sorted", "codebook_scope": "linear"}
     return all(param(row, key) == value for key, value in layout.items())
 

@@ -20,7 +20,7 @@ _ALTERNATIVES = ("weight", "activation", "random")
 
 
 def importance_beats_alternatives(evidence: Evidence) -> Finding:
-    """The authors' importance against each alternative."""
+    """Return the authors' importance against each alternative."""
     key = f"{PARAMS}importance"
     by_name: dict[str, list[Pair]] = {}
     for name in _ALTERNATIVES:
@@ -52,7 +52,7 @@ def sorting_helps(evidence: Evidence) -> Finding:
 
 
 def finetuning_helps(evidence: Evidence, stage: str, without: str) -> Finding:
-    """A stage of fine-tuning against what comes before it, which is alike in both."""
+    """Return a stage of fine-tuning against what comes before it, which is alike in both."""
     keys = [str(name) for name in evidence.settings if str(name).startswith(FINETUNE)]
     if without != NONE:
         before = f"{FINETUNE}{without}."  # its number of windows may stand in either place

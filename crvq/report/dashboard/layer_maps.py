@@ -20,7 +20,7 @@ _DIGITS = 5
 
 
 def layer_maps(layers: pd.DataFrame) -> dict[str, Any] | None:
-    """The maps of one run; None if its table has no rows or lacks block and kind.
+    """Return the maps of one run; None if its table has no rows or lacks block and kind.
 
     Returns:
         ``blocks``: block numbers; ``kinds``: names of linears inside a block, in the order of

@@ -52,7 +52,7 @@ def progress(run: Run, runs: Sequence[Run], now: datetime | None = None) -> dict
 
 
 def shown_status(run: Run, runs: Sequence[Run]) -> str:
-    """The run's status, where a run without a living process is ``stopped``."""
+    """Return the run's status, where a run without a living process is ``stopped``."""
     if run.status == "running" and not progress(run, runs)["alive"]:
         return "stopped"
     return run.status

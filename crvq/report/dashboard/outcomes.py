@@ -37,7 +37,7 @@ _SCALED = {
 
 
 def outcomes(run: Run, names: ProtocolNames) -> dict[str, float]:
-    """Every number that a run's record and tables hold as a result, by a name for axes.
+    """Return every number that a run's record and tables hold as a result, by a name for axes.
 
     Perplexities come first, then agreement and zero-shot scores, loss, bits, times and sizes.
     Sections that this version does not know are taken in as they are: every number in them is

@@ -27,7 +27,7 @@ _PLACE = ("host", "platform", "cpu", "device", "threads", "git", "packages", "se
 
 
 def dashboard_payload(runs: Sequence[Run], results_dir: Path) -> dict[str, Any]:
-    """What the page's scripts draw.
+    """Return what the page's scripts draw.
 
     Args:
         runs: as :func:`crvq.report.dashboard.runs.load_runs` gives them.
@@ -122,7 +122,7 @@ def _agreement(record: Record, names: Mapping[Protocol, str]) -> dict[str, Any]:
 
 
 def _perplexities(record: Record, names: Mapping[Protocol, str]) -> list[dict[str, Any]]:
-    """A value for each dataset, under a name that only comparable numbers share."""
+    """Return a value for each dataset, under a name that only comparable numbers share."""
     return [
         {
             "name": names[protocol(dataset, entry)],

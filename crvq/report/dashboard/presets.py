@@ -66,7 +66,7 @@ def _with_own_keys_in_method(row: dict[str, Any], everywhere: set[str]) -> dict[
 
 
 def _is_grid(values: Sequence[dict[str, Any]], family: Sequence[str]) -> bool:
-    """Whether the keys vary by themselves; so few combinations could be anything."""
+    """Return whether the keys vary by themselves; so few combinations could be anything."""
     seen = {tuple(show(row.get(key)) for key in family) for row in values if row}
     if len(seen) < _LEAST_COMBINATIONS:
         return True
@@ -75,7 +75,7 @@ def _is_grid(values: Sequence[dict[str, Any]], family: Sequence[str]) -> bool:
 
 
 def _layouts(records: Sequence[Record]) -> list[str]:
-    """The method's layout, then what distinguishes runs of one layout."""
+    """Return the method's layout, then what distinguishes runs of one layout."""
     names = [
         layout_name(flat_record({**record, "method": record.get("method")}, ""))
         for record in records

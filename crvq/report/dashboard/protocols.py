@@ -27,7 +27,7 @@ class ProtocolNames:
     """What an average's name says of its tasks, by their labels; empty if all runs have one set."""
 
     def tasks(self, record: Record) -> dict[str, dict[str, Any]]:
-        """A run's zero-shot tasks by label: the name, shots, and the limit, if any."""
+        """Return a run's zero-shot tasks by label: the name, shots, and the limit, if any."""
         return _tasks(record, self.sources)
 
 
@@ -55,7 +55,7 @@ def protocol_names(records: Iterable[Record]) -> ProtocolNames:
 
 
 def protocol(dataset: str, entry: dict[str, Any]) -> Protocol:
-    """What two perplexities, or two comparisons with full precision, must share."""
+    """Return what two perplexities, or two comparisons with full precision, must share."""
     return dataset, entry.get("context"), entry.get("tokens"), entry.get("protocol")
 
 

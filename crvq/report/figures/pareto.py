@@ -37,7 +37,7 @@ _TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
 
 
 def pareto_points(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting, protocol and model.
+    """Return one row per setting, protocol and model.
 
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
@@ -86,7 +86,7 @@ def pareto_points(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def frontier(bits: pd.Series, perplexity: pd.Series) -> pd.Series:
-    """Which points no other one beats in one of both without losing in the other."""
+    """Return which points no other one beats in one of both without losing in the other."""
     flags = {}
     for index in bits.index:
         no_worse = (bits <= bits[index]) & (perplexity <= perplexity[index])

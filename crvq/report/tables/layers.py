@@ -20,7 +20,7 @@ LAYER_NOTES = (
 
 
 def best_runs(runs: pd.DataFrame, most: int = 6) -> dict[str, str]:
-    """The best run of each of the best layouts, with its name, by the run's folder; by bits.
+    """Return the best run of each of the best layouts, with its name, by the run's folder; by bits.
 
     The best loses least perplexity against full precision, on the protocol that most settings
     were measured on. λ is no part of a layout here: a sweep of λ would fill the list. Names say

@@ -86,7 +86,7 @@ def peers_table(
     dataset: str = "wikitext2",
     most_bits: float = 2.3,
 ) -> PaperTable:
-    """What papers print near one bit; one row per source, since sources differ by up to 2x.
+    """Return what papers print near one bit; one row per source, since sources differ by up to 2x.
 
     Args:
         published: of :func:`crvq.report.published.read_published`.
