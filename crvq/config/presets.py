@@ -52,7 +52,7 @@ def finetune_preset(name: str) -> FinetuneConfig:
 def _merged(group: str, name: str) -> tuple[dict[str, Any], list[str]]:
     """Return a preset merged over the presets that it starts from, and the typed nodes below.
 
-    The defaults of typed nodes (``_crvq``, ``stage@block: block``) are those of the classes.
+    The defaults of typed nodes (``_crvq``) are those of the classes.
     """
     folder = conf_folder() / group
     path = folder / f"{name}.yaml"
@@ -69,9 +69,13 @@ def _merged(group: str, name: str) -> tuple[dict[str, Any], list[str]]:
     merged: Any = OmegaConf.create({})
     bases: list[str] = []
     for entry in defaults:
-        if not isinstance(entry, str) or entry == "_self_":
+        if isinstance(entry, DictConfig):
+            # ``stage@block: block``: the section exists, with the defaults of its class.
+            for place in entry:
+                OmegaConf.update(merged, str(place).partition("@")[2], {}, merge=True)
+        elif entry == "_self_":
             continue
-        if entry.startswith("_"):
+        elif entry.startswith("_"):
             bases.append(entry.removeprefix("_"))
         else:
             below, found = _merged(group, entry)
