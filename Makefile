@@ -50,6 +50,10 @@ test: $(STAMP) $(VENV)/.triton ## the tests, linter and types that CI runs
 test-slow: $(STAMP) ## tests on the real SmolLM2-135M (downloads it once; minutes)
 	$(BIN)/python -m pytest -m slow
 
+.PHONY: faults
+faults: $(STAMP) ## kill, stop, damage and starve tiny runs, 500 times; prints what was survived
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.faults
+
 .PHONY: format
 format: $(STAMP) ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .

@@ -36,10 +36,8 @@ def save_tokenizer(folder):
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
 
 
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory):
+def save_tiny_model(folder):
     """Three Llama blocks of random weights and a tokenizer, as save_pretrained writes them."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=WORDS,
@@ -53,18 +51,29 @@ def tiny_folder(tmp_path_factory):
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     save_tokenizer(folder)
-    return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_texts(tmp_path_factory):
-    """Paths of a text to calibrate on and of another to evaluate on, 1000 words each."""
-    folder = tmp_path_factory.mktemp("texts")
+def save_tiny_texts(folder):
+    """Write a text to calibrate on and another to evaluate on, 1000 words each; their paths."""
     paths = folder / "calibration.txt", folder / "heldout.txt"
     draw = random.Random(0)
     for path in paths:
         path.write_text(" ".join(f"w{draw.randrange(1, WORDS)}" for _ in range(1000)))
     return paths
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """The folder of the tiny model."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_texts(tmp_path_factory):
+    """Paths of a text to calibrate on and of another to evaluate on."""
+    return save_tiny_texts(tmp_path_factory.mktemp("texts"))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from torch import Tensor
 from crvq.checkpoint.manifest import StoredFile
 from crvq.errors import CheckpointError
 from crvq.files.atomic import write_atomically
+from crvq.files.tensors import writing_tensors
 
 # Everything that this package stores; anything else is refused before it is read.
 _DTYPES = frozenset({"U8", "I8", "I64", "F16", "BF16", "F32"})
@@ -32,7 +33,8 @@ def save_tensors(
         unquantized: trained norms and biases; counted apart.
     """
     everything = {**_owned(tensors), **_owned(unquantized)}
-    write_atomically(path, lambda file: save_file(everything, file))
+    with writing_tensors(path):
+        write_atomically(path, lambda file: save_file(everything, file))
     return StoredFile(
         file=path.name,
         sha256=_file_digest(path),

@@ -19,6 +19,7 @@ from crvq.cli.search_path import conf_folder, register_plugins
 from crvq.cli.typed_config import typed_config
 from crvq.config import RunConfig
 from crvq.errors import CrvqError
+from crvq.stopping import stopped_by_signals
 
 CONFIG_NAME = "config"
 
@@ -44,6 +45,16 @@ def main() -> None:
     Exits with 2 when the command was refused before any work, with 1 when a job failed, and with
     128 + the signal's number when it was stopped by one.
     """
+    try:
+        # From the start: a command that is stopped while a model loads prints the same line.
+        with stopped_by_signals(lambda: show_stop(KeyboardInterrupt())):
+            _main()
+    except KeyboardInterrupt as stop:
+        show_stop(stop)
+        sys.exit(getattr(stop, "exit_code", 130))
+
+
+def _main() -> None:
     # Before torch and tokenizers load: forked workers would only warn about each other.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     register_plugins()
@@ -60,14 +71,7 @@ def main() -> None:
     def task(config: DictConfig) -> str:
         return job(config, labels)
 
-    program = hydra.main(
-        version_base="1.3", config_path=str(conf_folder()), config_name=CONFIG_NAME
-    )(task)
-    try:
-        program()
-    except KeyboardInterrupt as stop:
-        show_stop(stop)
-        sys.exit(getattr(stop, "exit_code", 130))
+    hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=CONFIG_NAME)(task)()
 
 
 def job(config: DictConfig, labels: Sequence[str] = ()) -> str:

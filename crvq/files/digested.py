@@ -19,6 +19,7 @@ from torch import Tensor
 
 from crvq.errors import SourceError
 from crvq.files.atomic import write_atomically
+from crvq.files.tensors import writing_tensors
 
 _KEY = "sha256"
 _BLANK = "0" * 64
@@ -68,7 +69,8 @@ def save_digested_tensors(
     owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def write(file: Path) -> None:
-        save_file(owned, file, metadata={**(metadata or {}), _KEY: _BLANK})
+        with writing_tensors(path):
+            save_file(owned, file, metadata={**(metadata or {}), _KEY: _BLANK})
         place = _digest_place(file)
         assert place is not None
         with file.open("r+b") as opened:

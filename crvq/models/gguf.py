@@ -22,6 +22,7 @@ from transformers.modeling_gguf_pytorch_utils import (
 )
 
 from crvq.errors import SourceError
+from crvq.files.tensors import writing_tensors
 from crvq.models.complete import check_complete, check_finite, parameter_count
 from crvq.models.gguf_shards import field_value, find_shards, join_shards, read_shards
 from crvq.models.quiet import quiet_transformers
@@ -83,7 +84,8 @@ def _convert(shards: Sequence[Path], dtype: torch.dtype, folder: Path) -> None:
     _check_all_read(model, readers, shards[0])
     check_finite(model, str(shards[0]))
     with quiet_transformers(), redirect_stderr(io.StringIO()):
-        model.save_pretrained(folder)
+        with writing_tensors(folder):
+            model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 

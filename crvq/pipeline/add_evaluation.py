@@ -8,17 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from crvq.checkpoint import BlockStore
+from crvq.checkpoint.manifest import DamagedManifestError, read_manifest
 from crvq.config import EvalConfig, PerplexityConfig, RunConfig
 from crvq.errors import CheckpointError, ConfigError
 from crvq.methods.registry import method_quantizes
 from crvq.pipeline.context import RunContext, prepare
 from crvq.pipeline.device import device_name
 from crvq.pipeline.evaluate import Evaluation
-from crvq.pipeline.failures import stopped_by_signals
 from crvq.pipeline.missing import is_empty, missing_evaluation, with_added
 from crvq.pipeline.repair import repair_blocks
 from crvq.pipeline.run_folder import CHECKPOINT, recorded_config
 from crvq.pipeline.stored_model import restore_model
+from crvq.stopping import stopped_by_signals
 from crvq.tracking.environment import environment
 from crvq.tracking.events import Listeners
 from crvq.tracking.json_values import to_json
@@ -59,13 +60,18 @@ def with_recorded_evaluation(folder: Path, asked: RunConfig) -> RunConfig:
 
 
 def is_measurable(folder: Path) -> bool:
-    """Return whether the packed blocks of a finished run are still there (or it has none)."""
+    """Return whether the packed blocks of a finished run are still there (or it has none).
+
+    Raises:
+        CheckpointError: a newer version wrote them, so that they are neither read nor replaced.
+    """
     if not method_quantizes(load_record(folder).method):
         return True
     try:
-        return bool(BlockStore.read(folder / CHECKPOINT).intact_blocks())
-    except CheckpointError:
+        manifest = read_manifest(folder / CHECKPOINT)
+    except DamagedManifestError:
         return False
+    return manifest is not None and bool(BlockStore(folder / CHECKPOINT, manifest).intact_blocks())
 
 
 def add_evaluation(folder: Path, asked: RunConfig) -> bool:

@@ -1,15 +1,12 @@
-"""What ends a run early: signals, full or read-only disks, and devices without enough memory."""
+"""What ends a run early: full or read-only disks, and devices without enough memory."""
 
 from __future__ import annotations
 
 import errno
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -22,9 +19,6 @@ from crvq.tracking.run_id import run_id
 
 Stage = Literal["block", "end_to_end"]
 
-GRACE_SECONDS = 4.0
-"""After a signal a run has so long to end by itself."""
-
 _STORAGE_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -36,59 +30,6 @@ _STORAGE_ERRORS = {
 
 class StorageError(CrvqError):
     """A file of the run cannot be written."""
-
-
-class StoppedError(KeyboardInterrupt):
-    """The run was asked to stop by a signal.
-
-    A `KeyboardInterrupt`, so that nothing on the way takes it for a failure.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-
-    @property
-    def exit_code(self) -> int:
-        """What a shell expects of a process that ended by the signal."""
-        return 128 + self.number
-
-
-@contextmanager
-def stopped_by_signals(on_timeout: Callable[[], None]) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into `StoppedError`, and end the process if that takes too long.
-
-    Worker threads that are in the middle of a large linear layer cannot be interrupted, and the
-    main thread waits for them. After `GRACE_SECONDS` a timer therefore calls ``on_timeout``, which
-    closes the record, and ends the process. Outside the main thread signals stay as they are.
-
-    Args:
-        on_timeout: closes what must be closed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        error = StoppedError(number)
-        timer = threading.Timer(GRACE_SECONDS, _end, (on_timeout, error.exit_code))
-        timer.daemon = True
-        timer.start()
-        raise error
-
-    earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
-def _end(on_timeout: Callable[[], None], exit_code: int) -> None:
-    try:
-        on_timeout()
-    finally:
-        os._exit(exit_code)
 
 
 @contextmanager

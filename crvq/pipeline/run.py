@@ -22,7 +22,7 @@ from crvq.pipeline.add_evaluation import (
 from crvq.pipeline.context import RunContext, prepare
 from crvq.pipeline.device import device_name, resolve_device
 from crvq.pipeline.evaluate import Evaluation
-from crvq.pipeline.failures import check_writable, stopped_by_signals, storage_advice
+from crvq.pipeline.failures import check_writable, storage_advice
 from crvq.pipeline.inputs import check_unchanged, input_files
 from crvq.pipeline.quantize import UNQUANTIZED_BITS, quantize
 from crvq.pipeline.repair import repair_files
@@ -34,6 +34,7 @@ from crvq.pipeline.run_folder import (
     run_folder,
     settle,
 )
+from crvq.stopping import stopped_by_signals
 from crvq.tracking.events import Listeners
 from crvq.tracking.log import RunLog
 from crvq.tracking.memory import PeakMemory
@@ -89,9 +90,9 @@ def execute(config: RunConfig, sweep: str | None = None) -> RunOutcome:
         # Nothing is there to protect yet: refuse what can be refused before the first file.
         context = prepare(config)
         Evaluation(config.eval, context)
-        with lock, storage_advice(folder):
+        with storage_advice(folder), lock:
             return _locked(config, folder, sweep, None if lock.waited else context)
-    with lock, storage_advice(folder):
+    with storage_advice(folder), lock:
         return _locked(config, folder, sweep, None)
 
 
@@ -99,7 +100,9 @@ def _locked(
     config: RunConfig, folder: Path, sweep: str | None, context: RunContext | None
 ) -> RunOutcome:
     """Do what is missing, with the run's lock held."""
-    settle(folder)
+    if settle(folder) and config.force:
+        # A forced attempt that was complete when its process died is what this command asks for.
+        config = config.model_copy(update={"force": False})
     message = None
     if config.eval_only is not None:
         return RunOutcome(folder, reused=not add_evaluation(folder, config))

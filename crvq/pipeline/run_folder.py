@@ -80,11 +80,18 @@ def publish(working: Path, folder: Path) -> Path | None:
     return replaced
 
 
-def settle(folder: Path) -> None:
-    """Finish a `publish` that was interrupted between its two moves."""
+def settle(folder: Path) -> bool:
+    """Finish a `publish` that was interrupted: before it, or between its two moves.
+
+    Returns:
+        Whether an attempt of ``force=true`` was put in place.
+    """
     working = folder.parent / ATTEMPTS / folder.name
-    if not folder.exists() and RunRecord.is_complete(working):
-        os.replace(working, folder)
+    if not RunRecord.is_complete(working):
+        return False
+    forced = _is_forced(working)
+    publish(working, folder)
+    return forced
 
 
 def finished_folder(path: str) -> Path:

@@ -71,7 +71,7 @@ class BackgroundCalls:
     def _try(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception as error:  # whatever it is, the run must not notice
+        except (Exception, SystemExit) as error:  # whatever it is, the run must not notice
             self._give_up(f"{type(error).__name__}: {error}")
 
     def _give_up(self, reason: str) -> None:

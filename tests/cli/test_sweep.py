@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from crvq.pipeline.run import RunOutcome
 from crvq.tracking.record_schema import read_record
 from tests.conftest import ROOT
 
@@ -89,11 +90,11 @@ def test_only_the_demo_without_arguments_compares(arguments, ratios, run_py, mon
 
     def record(config, **_):
         ran.append(config.method_params.critical_ratio)
-        return tmp_path / str(len(ran))
+        return RunOutcome(tmp_path / str(len(ran)), reused=False)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("crvq.cli.job.run", record)
-    monkeypatch.setattr("crvq.cli.job.placed_record", lambda folder: {})
+    monkeypatch.setattr("crvq.cli.job.execute", record)
+    monkeypatch.setattr("crvq.cli.job.placed_record", lambda folder, **_: {})
     monkeypatch.setattr("crvq.cli.job.print_closing", lambda *_, **__: None)
     assert run_py(*arguments).code == 0
     assert ran == ratios

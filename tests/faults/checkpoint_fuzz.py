@@ -23,7 +23,7 @@ import torch
 
 from crvq.checkpoint import BlockStore, ModelShapes
 from crvq.errors import CheckpointError
-from crvq.tracking.events import LayerRow, told_training
+from crvq.tracking.events import LayerRow, training_from_dict
 from tests.faults.checkpoint_mutations import MUTATIONS, as_version_1, repair
 from tests.weights.test_trainable import WEIGHTS
 
@@ -78,10 +78,10 @@ def read_all(folder: Path, shapes: ModelShapes | None) -> None:
             assert bool(torch.isfinite(dense).all()), f"{kind} is not finite"
             assert shapes is None or tuple(dense.shape) == shapes.linears[kind], kind
         if stored.training is not None:
-            told_training(stored.training)
+            training_from_dict(stored.training)
     store.load_outer(shapes)
     if store.training is not None:
-        told_training(store.training)
+        training_from_dict(store.training)
 
 
 def peak_bytes() -> int:

@@ -17,9 +17,9 @@ from crvq.pipeline.failures import (
     StorageError,
     check_writable,
     memory_advice,
-    stopped_by_signals,
     storage_advice,
 )
+from crvq.stopping import stopped_by_signals
 from crvq.tracking.run_id import run_id
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
 
 STUCK = """
 import sys, threading, time
-from crvq.pipeline.failures import stopped_by_signals
+from crvq.stopping import stopped_by_signals
 worker = threading.Thread(target=time.sleep, args=(60,))
 with stopped_by_signals(lambda: print("closed", flush=True)):
     print("started", flush=True)

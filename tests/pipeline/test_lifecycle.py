@@ -132,6 +132,24 @@ def test_a_swap_that_was_interrupted_is_finished(compose_run, tmp_path, no_quant
     assert publish(folder, folder) is None
 
 
+def test_a_forced_attempt_that_was_complete_but_not_in_place_is_put_there(
+    compose_run, no_quantizing
+):
+    """Killed between its last write and the swap: the same command has nothing left to compute."""
+    folder = run(compose_run())
+    first = content(folder)
+    working = folder.parent / ATTEMPTS / folder.name
+    shutil.copytree(folder, working)
+    record = read_record(working)
+    write_record(working / "record.json", {**record, "forced": True})
+    second = content(working)
+    no_quantizing()
+    assert execute(compose_run("force=true")).reused
+    (kept,) = (folder.parent / REPLACED).iterdir()
+    assert (content(folder), content(kept)) == (second, first)
+    assert not list((folder.parent / ATTEMPTS).iterdir())
+
+
 def test_another_number_of_threads_resumes_and_notes_it(compose_run, monkeypatch):
     with monkeypatch.context() as patch:
         cut_power_after(patch, 2)
@@ -222,6 +240,17 @@ def test_a_block_that_cannot_be_made_again_keeps_all_others(compose_run, monkeyp
         run(compose_run())
     assert content(folder / "checkpoint") == before
     assert read_record(folder)["status"] == "complete"
+
+
+def test_blocks_of_a_newer_version_are_neither_read_nor_replaced(compose_run):
+    folder = run(compose_run())
+    manifest = folder / "checkpoint" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format_version": 99}))
+    before = content(folder)
+    with pytest.raises(CheckpointError, match="format version 99"):
+        run(compose_run(*ASKED))
+    assert content(folder) == before
+    assert not (folder.parent / REPLACED).exists()
 
 
 # -- references

@@ -45,6 +45,15 @@ def test_the_first_error_ends_it_with_one_warning(caplog):
     assert "division by zero" in warning.message
 
 
+def test_a_call_that_would_end_the_process_is_an_error_like_any_other(caplog):
+    made = []
+    calls = BackgroundCalls("W&B")
+    calls.submit(lambda: sys.exit("not logged in"))
+    assert calls.close(5.0, lambda: made.append("last"))
+    assert made == ["last"]
+    assert "not logged in" in caplog.text
+
+
 def test_a_hanging_call_is_left_behind(caplog, release):
     calls = BackgroundCalls("W&B")
     calls.submit(nothing)
