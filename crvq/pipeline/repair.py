@@ -17,7 +17,7 @@ from crvq.pipeline.end_to_end import BEFORE_END_TO_END, STATE_FILE
 from crvq.pipeline.quantize import quantize
 from crvq.pipeline.run_folder import ATTEMPTS, CHECKPOINT
 from crvq.tracking.events import LayerRow, Listeners, training_from_dict
-from crvq.tracking.finetuning import FINETUNE_FILE, write_finetune
+from crvq.tracking.finetune_csv import FINETUNE_FILE, write_finetune
 from crvq.tracking.layers_csv import LAYERS_FILE, write_layers
 from crvq.tracking.record_schema import RecordError, load_record
 from crvq.tracking.record_values import RecordValues

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.tracking.events import LayerRow, RunListener
-from crvq.tracking.finetuning import blocks_section, model_section
+from crvq.tracking.finetune_section import blocks_section, model_section
 from crvq.tracking.record_schema import (
     Agreement,
     Bits,

@@ -11,7 +11,7 @@ from crvq.files.atomic import write_json
 from crvq.finetune.curve import CurvePoint
 from crvq.report.dashboard.runs import load_runs
 from crvq.tracking.events import LayerRow
-from crvq.tracking.finetuning import write_finetune
+from crvq.tracking.finetune_csv import write_finetune
 from crvq.tracking.json_values import to_json
 from crvq.tracking.layers_csv import write_layers
 
