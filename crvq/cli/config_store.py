@@ -25,7 +25,7 @@ from crvq.config import (
     TrackingConfig,
     ZeroShotConfig,
 )
-from crvq.config.finetune import BlockConfig, EndToEndConfig, FinetuneConfig
+from crvq.config.finetune import BlockConfig, CodesConfig, EndToEndConfig, FinetuneConfig
 from crvq.config.run import BudgetConfig
 from crvq.methods.catalog import CATALOG
 
@@ -36,6 +36,7 @@ _GROUPS: dict[tuple[str, str], type[BaseModel]] = {
     ("finetune", "_base"): FinetuneConfig,
     ("finetune/stage", "block"): BlockConfig,
     ("finetune/stage", "end_to_end"): EndToEndConfig,
+    ("finetune/stage", "codes"): CodesConfig,
     ("eval", "_base"): EvalConfig,
     ("eval/dataset", "_base"): PerplexityConfig,
     ("eval/measure", "agreement"): AgreementConfig,

@@ -55,6 +55,10 @@ def main() -> None:
 
 
 def _main() -> None:
+    if len(sys.argv) > 1 and sys.argv[1] in ("export", "generate", "chat"):
+        from crvq.cli.use_model import main as use_model  # these take no configuration
+
+        sys.exit(use_model(sys.argv[1:]))
     # Before torch and tokenizers load: forked workers would only warn about each other.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     register_plugins()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from crvq.config.calibration import CalibrationConfig
-from crvq.config.strict import Neutral, StrictModel
+from crvq.config.strict import Neutral, NeutralAt, StrictModel
 from crvq.errors import ConfigError
 
 FINETUNE_REVISION = 1
@@ -23,6 +23,48 @@ class WindowSplit(NamedTuple):
 
     train: int
     validation: int
+
+
+class CodesConfig(StrictModel):
+    """Codes that change while a stage trains: PV-Tuning (arXiv 2405.14852)."""
+
+    rule: Literal["newton", "straight_through"] = Field(
+        "newton",
+        description="where codes are to bring the weight; newton: to the minimum of a quadratic "
+        "model of the loss, by the mean gradient and the Gauss-Newton diagonal; straight_through: "
+        "to a dense weight that Adam moves (the authors)",
+    )
+    max_change: float = Field(
+        0.01, gt=0, le=1, description="part of each tensor's groups that a code step may change"
+    )
+    period: int = Field(4, ge=1, description="steps between two code steps")
+    beam: int = Field(
+        5, ge=1, le=4096, description="candidates kept where several codebooks cover a group"
+    )
+    beta: Decay = Field(
+        0.95, description="decay rate of dense gradients (newton) and of their squares"
+    )
+    damping: float = Field(
+        4.0,
+        ge=1,
+        le=1e6,
+        description="newton: factor on the curvature at first, since many codes change at once; "
+        "it falls after steps that lowered the loss and rises after others, which are undone",
+    )
+    learning_rate: float = Field(
+        0.01,
+        gt=0,
+        le=10,
+        description="straight_through: of the buffer, as a part of each weight's root mean square; "
+        "follows the stage's schedule",
+    )
+    delta_decay: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="straight_through: part of the buffer's lead over the weight that is forgotten "
+        "in each step; 1: codes follow the last gradient alone",
+    )
 
 
 class TrainingConfig(StrictModel):
@@ -46,6 +88,9 @@ class TrainingConfig(StrictModel):
     )
     max_skipped: int = Field(
         10, ge=0, description="stop after so many steps whose loss or gradient is not finite"
+    )
+    codes: Annotated[CodesConfig | None, NeutralAt(None)] = Field(
+        None, description="change codes too (PV-Tuning); null: codes stay"
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crvq.config.finetune import FinetuneConfig
-from crvq.finetune.block_loss import block_loss
+from crvq.finetune.block_loss import block_loss, block_probe
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.finetune.free_values import FreeValues, QuantizedSlot, norm_parameters
 from crvq.finetune.training import Loss, Training
@@ -68,7 +68,12 @@ def finetune_block(
     stage = config.block
     assert stage is not None
     free = FreeValues(
-        linears, norm_parameters(block), config.train, stage.relative_rate, fixed_sets
+        linears,
+        norm_parameters(block),
+        config.train,
+        stage.relative_rate,
+        fixed_sets,
+        codes=stage.codes is not None,
     )
     if not free.leaves:
         return None
@@ -88,11 +93,17 @@ def finetune_block(
         held = range(batches.train, len(batches.targets))
         return sum(float(loss_of(batch)) for batch in held) / len(held)
 
-    summary = training.run(losses, validate)
+    def probe(step: int) -> Tensor:
+        batch = batches_of(step, batches.train, passes, seed)[0]
+        generator = torch.Generator().manual_seed((seed + step) % 2**63)
+        targets = batches.targets[batch]
+        return block_probe(stage.loss, batches.run(batch), targets, energy, generator)
+
+    summary = training.run(losses, validate, probe=probe)
     best = training.state.best
     if best is None:
         return TunedBlock({}, {}, summary, training.state.points)
-    return TunedBlock(free.weights(best), free.others(best), summary, training.state.points)
+    return TunedBlock(best.weights, best.others, summary, training.state.points)
 
 
 def _energy(batches: BlockBatches) -> float:

@@ -27,6 +27,8 @@ class CurvePoint:
     """Since the training began."""
     validation_perplexity: float | None = None
     """Of the validation windows' own tokens; None for a block, which predicts none."""
+    changed_codes: float | None = None
+    """Part of the groups whose codes differ from the start's; None where codes are fixed."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,16 @@ class TrainingSummary:
     trained_values: int
     """Numbers that were free."""
     seconds: float
+    changed_codes: float | None = None
+    """Part of the groups whose codes differ from the start's in what is kept; None: fixed."""
 
     def __str__(self) -> str:
         skipped = f", {self.skipped} skipped" if self.skipped else ""
         early = f", stopped early ({self.stopped})" if self.stopped != "done" else ""
+        moved = self.changed_codes
+        changed = "" if moved is None else f", {moved:.1%} of the codes changed"
         return (
             f"validation loss {self.first_loss:.4g} to {self.best_loss:.4g} "
-            f"(step {self.best_step} of {self.steps}{skipped}{early}), {self.seconds:.1f} s"
+            f"(step {self.best_step} of {self.steps}{skipped}{early}){changed}, "
+            f"{self.seconds:.1f} s"
         )

@@ -14,7 +14,7 @@ from crvq.config.finetune import EndToEndConfig
 from crvq.finetune.block import batches_of
 from crvq.finetune.curve import TrainingSummary
 from crvq.finetune.free_values import FreeValues
-from crvq.finetune.kl_divergence import Divergence, sliced_kl
+from crvq.finetune.kl_divergence import Divergence, kl_probe, sliced_kl
 from crvq.finetune.next_token_loss import NextTokenLoss
 from crvq.finetune.recompute import recomputed
 from crvq.finetune.teacher import Student, Teacher
@@ -49,10 +49,18 @@ class Distillation:
         window = self.windows[index].to(self.device)
         return float(self._divergence([index], seen.watched(divergence, window)))
 
+    def probe(self, index: int, generator: torch.Generator) -> Tensor:
+        """A random scalar whose squared gradients are a window's curvature on average."""
+        with forward_precision(self.device, self.activation_dtype):
+            states = self._states([index])
+            return kl_probe(states, self.student.head, generator)
+
+    def _states(self, indices: list[int]) -> Tensor:
+        return self.student.body(self.windows[indices].to(self.device)).flatten(0, 1)
+
     def _divergence(self, indices: list[int], divergence: Divergence) -> Tensor:
         with forward_precision(self.device, self.activation_dtype):
-            states = self.student.body(self.windows[indices].to(self.device)).flatten(0, 1)
-            return sliced_kl(states, self.student.head, divergence)
+            return sliced_kl(self._states(indices), self.student.head, divergence)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,10 @@ def distill(
         for part, share in microbatches(indices, config.microbatch):
             yield lambda part=part, share=share: share * task.loss(part)  # type: ignore[misc]
 
+    def probe(step: int) -> Tensor:
+        index = batches_of(step, task.train, config.batch_size, task.seed)[0]
+        return task.probe(index, torch.Generator().manual_seed((task.seed + step) % 2**63))
+
     seen = NextTokenLoss()
 
     @torch.no_grad()
@@ -125,5 +137,5 @@ def distill(
         on_step(state)
 
     with recomputed(task.blocks) if config.gradient_checkpointing else nullcontext():
-        summary = training.run(losses, validate, settle, lambda: seen.perplexity())
+        summary = training.run(losses, validate, settle, lambda: seen.perplexity(), probe)
     return Distilled(summary, training.state)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from crvq.errors import ConfigError
 from crvq.models.linear_slots import LinearSlot
 from crvq.weights.quantized import QuantizedWeight
-from crvq.weights.trainable import Parts, TrainableWeight, trainable
+from crvq.weights.trainable import Importance, Parts, TrainableWeight, trainable
 
 Values = dict[str, Tensor]
 """Float32 values by name of a leaf."""
@@ -26,6 +27,16 @@ class QuantizedSlot:
     """Unique among those that are trained together."""
     slot: LinearSlot
     weight: QuantizedWeight
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state of everything that a training may change, as it lies in storage."""
+
+    weights: dict[str, QuantizedWeight]
+    """By name of the linear, codes included."""
+    others: dict[str, Tensor]
+    """Norms and biases by name, in 16 bits; at the start as they were."""
 
 
 @dataclass
@@ -48,9 +59,17 @@ class Leaf:
 class _Linear:
     slot: LinearSlot
     weight: TrainableWeight
+    start: QuantizedWeight
     leaves: dict[str, str]
     """The leaf behind each part; parts without one are fixed."""
+    free_codes: bool = False
     fixed: dict[str, Tensor] = field(default_factory=dict)
+    gradient: Tensor | None = None
+    """Sum of dense gradients since they were taken; kept for linears with free codes."""
+
+    @property
+    def trained(self) -> bool:
+        return bool(self.leaves) or self.free_codes
 
     def parts(self, values: Mapping[str, Tensor]) -> Parts:
         return {**self.fixed, **{part: values[leaf] for part, leaf in self.leaves.items()}}
@@ -70,6 +89,7 @@ class FreeValues:
         kinds: which of codebooks, scales and norms are free.
         relative: leaves are in units of about their root mean square.
         fixed_sets: names of codebook sets that must not change here.
+        codes: whether codes are free too; dense gradients are kept then.
     """
 
     def __init__(
@@ -79,6 +99,7 @@ class FreeValues:
         kinds: Collection[str],
         relative: bool,
         fixed_sets: Collection[str] = (),
+        codes: bool = False,
     ) -> None:
         self.leaves: dict[str, Leaf] = {}
         self._linears: dict[str, _Linear] = {}
@@ -86,10 +107,22 @@ class FreeValues:
         for linear in linears:
             made = trainable(linear.weight, linear.slot.parameter.device)
             if made is not None:
-                self._linears[linear.name] = self._join(linear, made, kinds, fixed_sets)
+                joined = self._join(linear, made, kinds, fixed_sets)
+                joined.free_codes = codes and made.code_groups > 0
+                self._linears[linear.name] = joined
+        if codes and not self._coded():
+            raise ConfigError(
+                "finetune: the codes of this method's weights cannot be trained (CRVQ's and "
+                "AQLM's can); set finetune=block or finetune=block_e2e"
+            )
         self._others = dict(others) if "norms" in kinds else {}
         for name, parameter in self._others.items():
             self._add(f"norms/{name}", "norms", parameter.detach().float())
+        self.start = Snapshot(
+            {name: linear.start for name, linear in self._linears.items() if linear.trained},
+            {name: parameter.detach().clone() for name, parameter in self._others.items()},
+        )
+        """What there was before."""
 
     def _join(
         self,
@@ -98,7 +131,7 @@ class FreeValues:
         kinds: Collection[str],
         fixed_sets: Collection[str],
     ) -> _Linear:
-        joined = _Linear(linear.slot, weight, {})
+        joined = _Linear(linear.slot, weight, linear.weight, {})
         for part, value in weight.parts.items():
             owner = weight.owner(part)
             if weight.kind(part) not in kinds or owner in fixed_sets:
@@ -144,29 +177,92 @@ class FreeValues:
         """Put values into the model: decoded weights and norms."""
         with torch.no_grad():
             for linear in self._linears.values():
-                if linear.leaves:
+                if linear.trained:
                     linear.slot.write(linear.weight.dense(linear.parts(values)))
             for name, parameter in self._others.items():
                 parameter.data.copy_(values[f"norms/{name}"])
 
-    def weights(self, values: Values) -> dict[str, QuantizedWeight]:
-        """The quantized weights with these values, by name of the linear."""
-        return {
+    def snapshot(self, values: Values) -> Snapshot:
+        """Return quantized weights with present codes and these values, and norms."""
+        weights = {
             name: linear.weight.quantized(linear.parts(values))
             for name, linear in self._linears.items()
-            if linear.leaves
+            if linear.trained
         }
+        # 16 bits are what unquantized weights count as.
+        others = {name: _half(values[f"norms/{name}"]) for name in self._others}
+        return Snapshot(weights, others)
 
-    def others(self, values: Values) -> dict[str, Tensor]:
-        """Trained norms and biases by name, in 16 bits (what unquantized weights count as)."""
-        return {name: _half(values[f"norms/{name}"]) for name in self._others}
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put a snapshot into the model. Leaves and codes stay where they are."""
+        with torch.no_grad():
+            for name, weight in snapshot.weights.items():
+                self._linears[name].slot.write(weight.dequantize())
+            for name, value in snapshot.others.items():
+                self._others[name].data.copy_(value)
+
+    def coded_weights(self) -> dict[str, QuantizedWeight]:
+        """Return linears with free codes: present codes, and other parts as at the start."""
+        return {name: linear.weight.snapshot() for name, linear in self._coded().items()}
+
+    def load_codes(self, weights: Mapping[str, QuantizedWeight]) -> None:
+        """Take over the codes of `coded_weights`."""
+        for name, linear in self._coded().items():
+            linear.weight.load(weights[name])
+
+    def changed_codes(self) -> float | None:
+        """Return the part of groups whose codes differ from the start's; None: codes are fixed."""
+        coded = self._coded().values()
+        if not coded:
+            return None
+        changed = sum(linear.weight.changed_groups(linear.start) for linear in coded)
+        return changed / sum(linear.weight.code_groups for linear in coded)
+
+    def dense_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Decode linears with free codes, one after another: ``(out, in)``, in float32."""
+        for name, linear in self._coded().items():
+            yield name, linear.weight.dense(self._parts(linear))
+
+    def take_dense_gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """Hand out sums of dense gradients by name of a linear with free codes, and forget them."""
+        for name, linear in self._coded().items():
+            gradient, linear.gradient = linear.gradient, None
+            if gradient is not None:
+                yield name, gradient
+
+    def move_codes(
+        self, name: str, wish: Tensor, importance: Importance, max_change: float, beam: int
+    ) -> Tensor:
+        """Change codes so that a linear moves as is wished; see `TrainableWeight.move_codes`.
+
+        Args:
+            name: of a linear with free codes.
+            wish: change of the dense weight, ``(out, in)``.
+            importance: weights of the distance.
+            max_change: part of the groups that may change; one group always may.
+            beam: candidates kept.
+
+        Returns:
+            The change there was, ``(out, in)``.
+        """
+        weight, parts = self._linears[name].weight, self._parts(self._linears[name])
+        before = weight.dense(parts)
+        limit = max(1, int(max_change * weight.code_groups))
+        moved = weight.move_codes(parts, before + wish, importance, limit, beam)
+        return weight.dense(parts) - before if moved else torch.zeros_like(before)
+
+    def _coded(self) -> dict[str, _Linear]:
+        return {name: linear for name, linear in self._linears.items() if linear.free_codes}
+
+    def _parts(self, linear: _Linear) -> Parts:
+        return linear.parts({leaf: self.leaves[leaf].value for leaf in linear.leaves.values()})
 
     @contextmanager
     def gradients(self) -> Iterator[None]:
         """Backward passes inside add to the leaves' ``free.grad``."""
         by_parameter: dict[Tensor, list[_Linear]] = {}
         for linear in self._linears.values():
-            if linear.leaves:
+            if linear.trained:
                 by_parameter.setdefault(linear.slot.parameter, []).append(linear)
         others = {parameter: name for name, parameter in self._others.items()}
         handles = []
@@ -193,8 +289,9 @@ class FreeValues:
 
     @torch.no_grad()
     def _take(self, linear: _Linear, gradient: Tensor) -> None:
-        parts = linear.parts({leaf: self.leaves[leaf].value for leaf in linear.leaves.values()})
-        found = linear.weight.pullback(parts, gradient)
+        if linear.free_codes:
+            linear.gradient = gradient if linear.gradient is None else linear.gradient + gradient
+        found = linear.weight.pullback(self._parts(linear), gradient)
         for part, leaf in linear.leaves.items():
             self._add_gradient(leaf, found[part])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 Head = Callable[[Tensor], Tensor]
 """From hidden states ``(positions, hidden)`` to logits ``(positions, vocabulary)``."""
@@ -60,6 +61,31 @@ def top_k_kl(log_probabilities: Tensor, tokens: Tensor, student: Tensor) -> Tens
     tail = (1 - known.sum(-1)).clamp_min(smallest)
     guessed_tail = (1 - guessed.exp().sum(-1)).clamp_min(smallest)
     return total + (tail * (tail.log() - guessed_tail.log())).sum()
+
+
+def kl_probe(states: Tensor, head: Head, generator: torch.Generator) -> Tensor:
+    """A random scalar whose squared gradients are, on average, the mean KL's curvature.
+
+    The curvature of KL(teacher || student) in the student's logits is the Fisher matrix of the
+    student's own predictions, so the diagonal of the Gauss-Newton matrix is the mean of squared
+    gradients of the cross-entropy of tokens drawn from them (as in Sophia, arXiv 2305.14342).
+
+    Args:
+        states: as for `sliced_kl`.
+        head: as for `sliced_kl`.
+        generator: of the tokens; on the CPU.
+    """
+    places = torch.rand(len(states), 1, generator=generator).to(states.device)
+
+    def drawn(part: slice, logits: Tensor) -> Tensor:
+        with torch.no_grad():
+            summed = logits.softmax(-1).cumsum(-1)
+            # Rounding leaves the sum of probabilities a little off one.
+            tokens = torch.searchsorted(summed, places[part] * summed[:, -1:])
+        return cross_entropy(logits, tokens[:, 0].clamp_max(logits.shape[-1] - 1), reduction="sum")
+
+    # The mean over n positions of independent draws, whose squares are to add up to 1/n of theirs.
+    return sliced_kl(states, head, drawn) * len(states) ** 0.5
 
 
 class _SlicedKl(torch.autograd.Function):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from crvq.config.finetune import TrainingConfig
+from crvq.finetune.code_steps import CodeSteps
 from crvq.finetune.curve import CurvePoint, TrainingSummary
-from crvq.finetune.free_values import FreeValues, Values
+from crvq.finetune.free_values import FreeValues, Snapshot
 from crvq.finetune.schedule import rate_factor
 
 Loss = Callable[[], Tensor]
@@ -21,12 +22,14 @@ Loss = Callable[[], Tensor]
 
 @dataclass
 class TrainingState:
-    """Where a training is; all that a resumed one needs besides the leaves and Adam's moments."""
+    """Where a training is; a resumed one needs leaves, codes, and the optimizers' states too."""
 
     step: int = 0
-    best: Values | None = None
+    best: Snapshot | None = None
     """None: the start, as it lies in storage."""
     best_step: int = 0
+    best_changed: float | None = None
+    """Part of the groups whose codes differ from the start's in the best."""
     first_loss: float = math.nan
     best_loss: float = math.inf
     worse: int = 0
@@ -65,7 +68,7 @@ class Training:
     ) -> None:
         self.state = TrainingState()
         self._free, self._config, self._steps = free, config, steps
-        self._start = free.values()
+        self.codes = CodeSteps(free, config.codes) if config.codes is not None else None
         self._every, self._an_epoch = validate_every, an_epoch
         self._perplexity: Callable[[], float | None] = lambda: None
         self._stage, self._block = stage, block
@@ -83,6 +86,7 @@ class Training:
         validate: Callable[[], float],
         on_step: Callable[[TrainingState], None] = lambda state: None,
         perplexity: Callable[[], float | None] = lambda: None,
+        probe: Callable[[int], Tensor] | None = None,
     ) -> TrainingSummary:
         """Train from the state on; the model ends with the best values.
 
@@ -92,6 +96,8 @@ class Training:
             validate: the validation loss of the model as it is.
             on_step: told after each step, with everything settled.
             perplexity: what the last validation saw of it, for the curve alone.
+            probe: of a step: a scalar whose squared gradients are the loss's curvature on average
+                (see `block_probe`); needed for codes that follow ``newton``.
         """
         self._perplexity = perplexity
         state, begun = self.state, time.perf_counter() - self.state.seconds
@@ -100,7 +106,7 @@ class Training:
             state.best_loss = state.first_loss if math.isfinite(state.first_loss) else math.inf
             self._note(state.first_loss)
         while state.step < self._steps and state.stopped == "done":
-            self._step(losses(state.step))
+            self._step(losses, probe)
             state.step += 1
             if state.skipped > self._config.max_skipped:
                 state.stopped = "not finite"
@@ -109,17 +115,21 @@ class Training:
                 self._validate(validate)
             state.seconds = time.perf_counter() - begun
             on_step(state)
-        self._free.write(self._start if state.best is None else state.best)
+        self._free.restore(self._free.start if state.best is None else state.best)
         state.seconds = time.perf_counter() - begun
         return self._summary()
 
-    def _step(self, parts: Iterable[Loss]) -> None:
+    def _step(
+        self,
+        losses: Callable[[int], Iterable[Loss]],
+        probe: Callable[[int], Tensor] | None,
+    ) -> None:
         free, state = self._free, self.state
         free.write(free.values())
         self.optimizer.zero_grad(set_to_none=True)
         total, count = 0.0, 0
         with free.gradients():
-            for part in parts:
+            for part in losses(state.step):
                 loss = part()
                 total += float(loss.detach())
                 count += 1
@@ -131,14 +141,44 @@ class Training:
         # Skipped as a whole: what sound parts of the step left in the gradients goes too.
         if not (math.isfinite(total) and math.isfinite(norm) and count):
             state.skipped += 1
+            for _ in free.take_dense_gradients():
+                pass
             return
         for gradient in gradients:
             gradient /= count
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = self._rate(state.step) * rate
         self.optimizer.step()
+        if self.codes is not None:
+            self.codes.follow(count, self._rate(state.step) / self._config.learning_rate)
+            self._change_codes(state.step, losses(state.step), probe)
         state.train_total += total / count
         state.train_count += 1
+
+    def _change_codes(
+        self, step: int, parts: Iterable[Loss], probe: Callable[[int], Tensor] | None
+    ) -> None:
+        """Take a step on codes, after that on values."""
+        codes, free = self.codes, self._free
+        if codes is None or not codes.is_due(step + 1):
+            return
+        if codes.wants_probe:
+            assert probe is not None
+            leaves = free.leaves.values()
+            gradients = [leaf.free.grad for leaf in leaves]
+            free.write(free.values())
+            with free.gradients():
+                probe(step).backward()
+            for leaf, gradient in zip(leaves, gradients, strict=True):
+                leaf.free.grad = gradient
+            codes.follow_probe()
+        again = list(parts)
+
+        def loss() -> float:
+            free.write(free.values())
+            return sum(float(part()) for part in again)
+
+        codes.try_changes(loss)
 
     def _rate(self, step: int) -> float:
         config = self._config
@@ -157,7 +197,9 @@ class Training:
         loss = validate()
         self._note(loss)
         if loss < state.best_loss:
-            state.best, state.best_loss, state.best_step = stored, loss, state.step
+            state.best = self._free.snapshot(stored)
+            state.best_loss, state.best_step = loss, state.step
+            state.best_changed = self._free.changed_codes()
             state.worse = 0
             return
         state.worse += 1
@@ -178,6 +220,7 @@ class Training:
                 learning_rate=self._rate(state.step - 1) if state.step else 0.0,
                 seconds=state.seconds,
                 validation_perplexity=self._perplexity(),
+                changed_codes=self._free.changed_codes(),
             )
         )
         state.train_total, state.train_count = 0.0, 0
@@ -193,4 +236,5 @@ class Training:
             stopped=state.stopped,
             trained_values=self._free.count,
             seconds=state.seconds,
+            changed_codes=None if self.codes is None else state.best_changed or 0.0,
         )

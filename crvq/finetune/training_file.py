@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from torch import Tensor
 
 from crvq.files.digested import DamagedFileError, load_digested_tensors, save_digested_tensors
 from crvq.finetune.curve import CurvePoint
-from crvq.finetune.free_values import FreeValues
+from crvq.finetune.free_values import FreeValues, Snapshot
 from crvq.finetune.training import Training, TrainingState
+from crvq.weights.formats import unpack_weight
+from crvq.weights.quantized import QuantizedWeight
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_BUFFER = ("wish", "rows", "columns")
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,10 @@ class Resumption:
 
 
 def save_training(path: Path, training: Training, free: FreeValues, identity: str) -> None:
-    """Write leaves, Adam's moments, the best values and all counters; keep the state before.
+    """Write leaves, Adam's moments, codes, the best weights and all counters.
+
+    Weights are packed as a checkpoint packs them, so codes take their few bits. The state before
+    is kept.
 
     Args:
         path: a safetensors file; the numbers are in its header, as JSON.
@@ -51,10 +58,28 @@ def save_training(path: Path, training: Training, free: FreeValues, identity: st
         if moments:
             updates[name] = float(moments["step"])
             tensors |= {f"{moment}.{name}": moments[moment] for moment in _MOMENTS}
-    tensors |= {f"best.{name}": value for name, value in (state.best or {}).items()}
+    packed = {}
+    if state.best is not None:
+        packed["best"] = _pack(tensors, "best", state.best.weights)
+        tensors |= {f"others.{name}": value for name, value in state.best.others.items()}
+    buffers = {}
+    if training.codes is not None:
+        packed["codes"] = _pack(tensors, "codes", free.coded_weights())
+        for name, buffer in training.codes.buffers.items():
+            buffers[name] = [buffer.updates, buffer.probes]
+            tensors |= {f"{part}.{name}": getattr(buffer, part) for part in _BUFFER}
     numbers = {key: value for key, value in vars(state).items() if key not in ("best", "points")}
     numbers["points"] = [asdict(point) for point in state.points]
-    header = json.dumps({"identity": identity, "updates": updates, "state": numbers})
+    header = json.dumps(
+        {
+            "identity": identity,
+            "updates": updates,
+            "buffers": buffers,
+            "damping": None if training.codes is None else training.codes.damping,
+            "weights": packed,
+            "state": numbers,
+        }
+    )
     if path.exists():
         # A crash between the two renames leaves the state before, which `load_training` finds.
         os.replace(path, previous_state(path))
@@ -80,7 +105,7 @@ def load_training(path: Path, training: Training, free: FreeValues, identity: st
             damaged.append(file)
             continue
         header = json.loads(metadata["training"])
-        if header["identity"] != identity or not _fits(tensors, header, free):
+        if header["identity"] != identity or not _fits(tensors, header, training, free):
             continue
         _restore(tensors, header, training, free)
         message = None
@@ -99,22 +124,28 @@ def previous_state(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def _fits(tensors: dict[str, Tensor], header: dict[str, Any], free: FreeValues) -> bool:
+def _fits(
+    tensors: dict[str, Tensor], header: dict[str, Any], training: Training, free: FreeValues
+) -> bool:
     """Whether every leaf has its values and moments: the whole state is used or none of it."""
+    expected: dict[str, Tensor] = {}
     for name, leaf in free.leaves.items():
-        wanted = [f"free.{name}"]
+        expected[f"free.{name}"] = leaf.free
         if name in header["updates"]:
-            wanted += [f"{moment}.{name}" for moment in _MOMENTS]
-        for key in wanted:
-            if key not in tensors or tensors[key].shape != leaf.free.shape:
-                return False
-    return True
+            expected |= {f"{moment}.{name}": leaf.free for moment in _MOMENTS}
+    buffers = {} if training.codes is None else training.codes.buffers
+    for name, buffer in buffers.items():
+        expected |= {f"{part}.{name}": getattr(buffer, part) for part in _BUFFER}
+    if header.get("buffers", {}).keys() != buffers.keys() or "weights" not in header:
+        return False
+    return all(
+        key in tensors and tensors[key].shape == value.shape for key, value in expected.items()
+    )
 
 
 def _restore(
     tensors: dict[str, Tensor], header: dict[str, Any], training: Training, free: FreeValues
 ) -> None:
-    best: dict[str, Tensor] = {}
     for name, leaf in free.leaves.items():
         device = leaf.free.device
         leaf.free.copy_(tensors[f"free.{name}"])
@@ -123,8 +154,49 @@ def _restore(
                 "step": torch.tensor(header["updates"][name]),
                 **{moment: tensors[f"{moment}.{name}"].to(device) for moment in _MOMENTS},
             }
-        if f"best.{name}" in tensors:
-            best[name] = tensors[f"best.{name}"].to(device)
+    if training.codes is not None:
+        free.load_codes(_unpack(tensors, "codes", header["weights"]["codes"]))
+        training.codes.damping = header["damping"]
+        for name, buffer in training.codes.buffers.items():
+            buffer.updates, buffer.probes = header["buffers"][name]
+            for part in _BUFFER:
+                getattr(buffer, part).copy_(tensors[f"{part}.{name}"])
+    best = None
+    if "best" in header["weights"]:
+        others = {name: tensors[f"others.{name}"] for name in free.start.others}
+        best = Snapshot(_unpack(tensors, "best", header["weights"]["best"]), others)
     numbers = header["state"]
     points = [CurvePoint(**point) for point in numbers.pop("points")]
-    training.state = TrainingState(**numbers, best=best or None, points=points)
+    training.state = TrainingState(**numbers, best=best, points=points)
+
+
+def _pack(
+    tensors: dict[str, Tensor], group: str, weights: Mapping[str, QuantizedWeight]
+) -> dict[str, dict[str, Any]]:
+    """Add packed weights to ``tensors``; return their headers. Shared codebooks are kept once."""
+    for name, weight in weights.items():
+        # Copies: snapshots may share tensors, and a safetensors file holds each once.
+        packed = {f"{group}.{name}/{key}": part.clone() for key, part in weight.pack().items()}
+        tensors.update(packed)
+        if (shared := weight.shared()) is not None:
+            parts = {f"{group}/sets.{shared[0]}/{key}": one for key, one in shared[1].items()}
+            tensors.update((key, one.clone()) for key, one in parts.items())
+    return {name: weight.header() for name, weight in weights.items()}
+
+
+def _unpack(
+    tensors: Mapping[str, Tensor], group: str, headers: Mapping[str, dict[str, Any]]
+) -> dict[str, QuantizedWeight]:
+    weights = {}
+    for name, header in headers.items():
+        own = _below(tensors, f"{group}.{name}/")
+        name_of_set = header.get("codebook_set")
+        shared = {} if name_of_set is None else _below(tensors, f"{group}/sets.{name_of_set}/")
+        weights[name] = unpack_weight(header, own, shared)
+    return weights
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+    }

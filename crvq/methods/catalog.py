@@ -18,7 +18,10 @@ from crvq.methods.baseline_params import (
     PbLlmParams,
     RtnParams,
 )
+from crvq.methods.binary_params import ArbLlmParams
 from crvq.methods.crvq_params import CrvqParams
+from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
+from crvq.methods.vector_params import VptqParams
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class CatalogEntry:
 
 CATALOG = {
     "aqlm": CatalogEntry("crvq.methods.aqlm", AqlmParams),
+    "arb_llm": CatalogEntry("crvq.methods.arb_llm", ArbLlmParams),
     "billm": CatalogEntry("crvq.methods.billm", BillmParams),
     "crvq": CatalogEntry("crvq.methods.crvq", CrvqParams),
     "full_precision": CatalogEntry(
@@ -46,5 +50,8 @@ CATALOG = {
     "gptq": CatalogEntry("crvq.methods.gptq", GptqParams),
     "gptvq": CatalogEntry("crvq.methods.gptvq", GptvqParams),
     "pb_llm": CatalogEntry("crvq.methods.pb_llm", PbLlmParams),
+    "pt2_llm": CatalogEntry("crvq.methods.pt2_llm", Pt2LlmParams),
+    "ptqtp": CatalogEntry("crvq.methods.ptqtp", PtqtpParams),
     "rtn": CatalogEntry("crvq.methods.rtn", RtnParams),
+    "vptq": CatalogEntry("crvq.methods.vptq", VptqParams),
 }

@@ -152,8 +152,8 @@ class EndToEndStage:
         )
         self._listener.stage_finished(_STAGE, time.perf_counter() - begun)
         best = done.state.best
-        weights = free.weights(best) if best is not None else {}
-        others = free.others(best) if best is not None else {}
+        weights = best.weights if best is not None else {}
+        others = best.others if best is not None else {}
         training = {
             "summary": asdict(done.summary),
             "points": [asdict(point) for point in done.state.points],
@@ -191,7 +191,13 @@ class EndToEndStage:
         for parameter in head.parameters() if head is not None else ():
             # The teacher's predictions go through the head as well.
             norms = {key: one for key, one in norms.items() if one is not parameter}
-        return FreeValues(linears, norms, self._config.finetune.train, self._stage.relative_rate)
+        return FreeValues(
+            linears,
+            norms,
+            self._config.finetune.train,
+            self._stage.relative_rate,
+            codes=self._stage.codes is not None,
+        )
 
     def _teacher_key(self, weights: str) -> str:
         parts = [

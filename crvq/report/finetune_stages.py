@@ -8,12 +8,13 @@ from typing import Any
 FINETUNE = "config.finetune."
 NONE = "none"
 NORMS = " (norms)"
+CODES = " (PV)"
 _STAGES = {"block": "block", "end_to_end": "end to end"}
 
 
 def finetune_stage(settings: Mapping[str, Any]) -> str:
     """``none``, ``block``, ``end to end`` or ``block + end to end``; with `` (norms)`` behind it
-    where norms alone are trained.
+    where norms alone are trained, with `` (PV)`` where codes change too.
 
     Args:
         settings: a flat configuration, as in the column ``settings`` of
@@ -29,4 +30,5 @@ def finetune_stage(settings: Mapping[str, Any]) -> str:
         return NONE
     trained = settings.get(f"{FINETUNE}train")
     alone = isinstance(trained, (list, tuple)) and list(trained) == ["norms"]
-    return stage + (NORMS if alone else "")
+    codes = any(f".{key}.codes." in name for key in asked for name in settings)
+    return stage + (NORMS if alone else "") + (CODES if codes else "")

@@ -12,6 +12,8 @@ from crvq.finetune.curve import TrainingSummary
 
 def blocks_section(summaries: Sequence[TrainingSummary]) -> dict[str, Any]:
     """The trainings of all blocks in a few numbers; losses are means over blocks."""
+    changed = [one.changed_codes for one in summaries if one.changed_codes is not None]
+    codes = {"changed_codes": fmean(changed)} if changed else {}
     return {
         "blocks": len(summaries),
         "unchanged_blocks": sum(one.best_step == 0 for one in summaries),
@@ -25,9 +27,13 @@ def blocks_section(summaries: Sequence[TrainingSummary]) -> dict[str, Any]:
             for reason in sorted({one.stopped for one in summaries})
         },
         "seconds": sum(one.seconds for one in summaries),
+        **codes,
     }
 
 
 def model_section(summary: TrainingSummary) -> dict[str, Any]:
     """The training of the whole model."""
-    return asdict(summary)
+    section = asdict(summary)
+    if summary.changed_codes is None:
+        section.pop("changed_codes")
+    return section

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -14,13 +15,23 @@ from torch.nn import functional
 
 from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.codebook_storage import CodebookDtype, load_codebook, round_codebook, store_codebook
+from crvq.vq.nearest_codes import nearest_codes
 from crvq.vq.scale_solve import storable_scales
 from crvq.weights.entropy import code_entropy_bits
 from crvq.weights.fields import Field, FormatError, Sizes, index_bits
 from crvq.weights.quantized import QuantizedWeight
-from crvq.weights.trainable import EntryGradients, PartKind, Parts, TrainableWeight, trainable
+from crvq.weights.trainable import (
+    EntryGradients,
+    Importance,
+    PartKind,
+    Parts,
+    TrainableWeight,
+    trainable,
+)
 
 _SCALES = "scales"
+_SHORTLIST = 8
+"""Groups searched for each that may change its codes."""
 
 
 class AdditiveSizes(Sizes):
@@ -218,17 +229,21 @@ class TrainableAdditive(TrainableWeight[AdditiveWeight]):
         device = self.device
         self._weight = weight
         self._codes = [codes.to(device).int() for codes in weight.code.codes]
+        self._moved = False
         order = weight.order.to(device)
         self._order, self._places = order, order.argsort()[: weight.in_features]
-        self._gradients = [
-            EntryGradients(codes.flatten().long(), len(parts["entries"]))
-            for codes, parts in zip(self._codes, weight.codebooks, strict=True)
-        ]
+        self._sort_codes()
         self.parts = {
             f"codebooks.{k}": load_codebook(parts).to(device)
             for k, parts in enumerate(weight.codebooks)
         }
         self.parts[_SCALES] = weight.code.scales.to(device)
+
+    def _sort_codes(self) -> None:
+        self._gradients = [
+            EntryGradients(codes.flatten().long(), len(parts["entries"]))
+            for codes, parts in zip(self._codes, self._weight.codebooks, strict=True)
+        ]
 
     def kind(self, name: str) -> PartKind:
         """Codebooks and scales."""
@@ -266,6 +281,9 @@ class TrainableAdditive(TrainableWeight[AdditiveWeight]):
         weight = self._weight
         device = weight.code.scales.device
         scales = self.stored(_SCALES, parts[_SCALES]).to(device)
+        codes = weight.code.codes
+        if self._moved:
+            codes = [one.long().to(device) for one in self._codes]
         codebooks = [
             {
                 name: part.to(device)
@@ -273,7 +291,73 @@ class TrainableAdditive(TrainableWeight[AdditiveWeight]):
             }
             for k in range(len(weight.codebooks))
         ]
-        return replace(weight, code=AdditiveCode(weight.code.codes, scales), codebooks=codebooks)
+        return replace(weight, code=AdditiveCode(codes, scales), codebooks=codebooks)
+
+    @property
+    def code_groups(self) -> int:
+        """All rows' groups."""
+        return self._codes[0].numel()
+
+    def changed_groups(self, weight: AdditiveWeight) -> int:
+        """A group differs if any of its codes does."""
+        differs = torch.zeros_like(self._codes[0], dtype=torch.bool)
+        for ours, theirs in zip(self._codes, weight.code.codes, strict=True):
+            differs[:, : ours.shape[1]] |= ours != theirs.to(ours.device)
+        return int(differs.sum())
+
+    def move_codes(
+        self, parts: Parts, target: Tensor, importance: Importance, limit: int, beam: int
+    ) -> int:
+        """Search the groups that are farthest from the target (arXiv 2405.14852, section 3)."""
+        scales, padding = parts[_SCALES], len(self._order) - target.shape[1]
+        # Where a scale is zero no code matters: such a row's weight below is zero too.
+        divisors = torch.where(scales == 0, 1.0, scales)
+        coded = functional.pad(target / divisors[:, None], (0, padding))[:, self._order]
+        vectors = coded.unflatten(1, (-1, self._weight.group_size))
+        # Padding has no importance: it is cut off again.
+        metric = functional.pad(importance[1], (0, padding))[self._order].view(vectors.shape[1:])
+        row_weights = importance[0] * scales.square()
+        present = self._code(parts).decode(self._codebooks(parts)).view_as(vectors)
+        # No group can gain more than its distance now, so few have to be searched.
+        distances = ((vectors - present).square() * metric).sum(2) * row_weights[:, None]
+        places = distances.flatten().topk(min(_SHORTLIST * limit, distances.numel())).indices
+        gains = distances.new_zeros(len(places))
+        found = [codes.clone() for codes in self._codes]
+        rows, groups = places // len(metric), places % len(metric)
+        for first, last in self._spans():
+            here = ((groups >= first) & (groups < last)).nonzero()[:, 0]
+            covering = [k for k, codes in enumerate(found) if first < codes.shape[1]]
+            r, g = rows[here], groups[here]
+            chosen, gain = nearest_codes(
+                vectors[r, g],
+                metric[g],
+                torch.stack([found[k][r, g] for k in covering], 1).long(),
+                [self._codebooks(parts)[k] for k in covering],
+                beam,
+            )
+            gains[here] = gain * row_weights[r]
+            for place, k in enumerate(covering):
+                found[k][r, g] = chosen[:, place].int()
+        best = gains.topk(min(limit, len(gains)))
+        moved = best.indices[best.values > 0]
+        self._take_codes(found, rows[moved], groups[moved])
+        return len(moved)
+
+    def _take_codes(self, found: list[Tensor], rows: Tensor, groups: Tensor) -> None:
+        """Take over codes of some groups; tensors that a snapshot holds stay as they are."""
+        if not len(rows):
+            return
+        for k, codes in enumerate(self._codes):
+            covered = groups < codes.shape[1]
+            place = rows[covered], groups[covered]
+            self._codes[k] = codes.index_put(place, found[k][place])
+        self._moved = True
+        self._sort_codes()
+
+    def _spans(self) -> list[tuple[int, int]]:
+        """Ranges of groups that the same codebooks cover."""
+        ends = sorted({0, *(codes.shape[1] for codes in self._codes)})
+        return list(pairwise(ends))
 
     def _dtype(self, k: int) -> CodebookDtype:
         return "int8" if "steps" in self._weight.codebooks[k] else "float16"

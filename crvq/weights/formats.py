@@ -10,9 +10,12 @@ from torch import Tensor
 # Imported for what they register: a new format is one file and its name here.
 from crvq.weights import (  # noqa: F401
     additive,
+    column_vq,
     partial_binary,
     patch_vq,
+    row_column_binary,
     split_binary,
+    ternary,
     uniform,
 )
 from crvq.weights.fields import FormatError

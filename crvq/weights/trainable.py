@@ -19,6 +19,8 @@ from crvq.weights.quantized import QuantizedWeight
 PartKind = TrainedKind
 """Declared with the configuration; norms are no part of a quantized weight."""
 Parts = Mapping[str, Tensor]
+Importance = tuple[Tensor, Tensor]
+"""Factors of rows ``(out,)`` and columns ``(in,)``; a weight's importance is their product."""
 W = TypeVar("W", bound=QuantizedWeight)
 
 # Gradients of so many vectors are summed by one worker: on a GPU, a bag is summed in sequence.
@@ -28,10 +30,9 @@ _CHUNK = 512
 class TrainableWeight(ABC, Generic[W]):
     """A quantized weight as a differentiable function of its continuous parts.
 
-    Codes are fixed between calls of `load`. A method that changes codes while it trains
-    (PV-Tuning, arXiv 2405.14852) computes new codes from `snapshot`, and gives the weight with
-    them to `load`: the same object then trains on. What is best so far, and what a resumed
-    training starts from, is hence a snapshot (a `QuantizedWeight`) and not the parts alone.
+    Codes are fixed between calls of `load` and `move_codes`, which PV-Tuning (arXiv 2405.14852)
+    calls while it trains. What is best so far, and what a resumed training starts from, is hence
+    a snapshot (a `QuantizedWeight`) and not the parts alone.
 
     Args:
         weight: as quantized.
@@ -56,6 +57,35 @@ class TrainableWeight(ABC, Generic[W]):
             parts: values of all parts; None: those that were loaded.
         """
         return self.quantized(self.parts if parts is None else parts)
+
+    @property
+    def code_groups(self) -> int:
+        """How many groups of codes `move_codes` can change; 0: codes of this format stay."""
+        return 0
+
+    def move_codes(
+        self, parts: Parts, target: Tensor, importance: Importance, limit: int, beam: int
+    ) -> int:
+        """Choose new codes for the groups that come nearest to a target by it.
+
+        Groups whose weighted squared distance falls most change first. Snapshots taken before keep
+        their codes.
+
+        Args:
+            parts: values of all parts, which stay.
+            target: ``(out, in)``.
+            importance: weights of the squared distance.
+            limit: groups that may change at most.
+            beam: candidates kept where several codebooks cover a group.
+
+        Returns:
+            How many groups changed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has fixed codes")
+
+    def changed_groups(self, weight: W) -> int:
+        """Return in how many groups the present codes differ from a weight's."""
+        return 0
 
     @abstractmethod
     def kind(self, name: str) -> PartKind:

@@ -44,7 +44,7 @@ def test_a_block_ends_with_what_is_handed_back(toy, loss):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("rate", [1e-4, 0.02, 0.5, 50.0])
+@pytest.mark.parametrize("rate", [1e-4, 0.02, 0.5, 10.0])
 def test_it_never_ends_worse_on_validation(toy, seed, rate):
     block, linears = toy(dtype="int8", seed=seed)
     task = batches(block, seed)

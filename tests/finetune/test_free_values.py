@@ -74,7 +74,7 @@ def test_values_go_there_and_back_bit_for_bit(toy):
     free.write(free.values())
     for name, value in block.state_dict().items():
         assert torch.equal(value, before[name]), name
-    for kind, weight in free.weights(free.stored()).items():
+    for kind, weight in free.snapshot(free.stored()).weights.items():
         original = next(x.weight for x in linears if x.name == kind)
         assert torch.equal(weight.dequantize(), original.dequantize())
 
@@ -86,7 +86,7 @@ def test_a_set_is_one_leaf_and_stays_shared(toy):
         "down/scales", "sets/both/codebooks.0", "sets/both/codebooks.1", "up/scales",
     ]  # fmt: skip
     free.leaves["sets/both/codebooks.0"].free += 0.25
-    up, down = free.weights(free.stored()).values()
+    up, down = free.snapshot(free.stored()).weights.values()
     for mine, theirs in zip(up.codebooks, down.codebooks, strict=True):
         assert torch.equal(load_codebook(mine), load_codebook(theirs))
     assert not torch.equal(
@@ -101,7 +101,7 @@ def test_a_fixed_set_does_not_change(toy):
     assert all("codebooks" not in name for name in free.leaves)
     for leaf in free.leaves.values():
         leaf.free += 0.1
-    for kind, weight in free.weights(free.stored()).items():
+    for kind, weight in free.snapshot(free.stored()).weights.items():
         original = next(x.weight for x in linears if x.name == kind)
         assert torch.equal(load_codebook(weight.codebooks[0]), load_codebook(original.codebooks[0]))
         assert not torch.equal(weight.code.scales, original.code.scales)
@@ -123,10 +123,10 @@ def test_written_is_what_is_stored(toy):
         leaf.free += 0.3 * torch.randn_like(leaf.free)
     stored = free.stored()
     free.write(stored)
-    weights = free.weights(stored)
+    weights = free.snapshot(stored).weights
     for linear in linears:
         assert torch.equal(linear.slot.read(), weights[linear.name].dequantize())
-    for name, value in free.others(stored).items():
+    for name, value in free.snapshot(stored).others.items():
         assert value.dtype == torch.float16
         assert torch.equal(block.get_parameter(name), value.float())
 
@@ -135,7 +135,7 @@ def test_norms_beyond_float16_are_kept_in_bfloat16(toy):
     block, linears = toy()
     free = FreeValues(linears, norm_parameters(block), ALL, False)
     free.leaves["norms/norm.weight"].free += 1e6
-    (value,) = [v for n, v in free.others(free.stored()).items() if n == "norm.weight"]
+    (value,) = [v for n, v in free.snapshot(free.stored()).others.items() if n == "norm.weight"]
     assert value.dtype == torch.bfloat16
     assert torch.isfinite(value).all()
 

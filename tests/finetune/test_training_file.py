@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from crvq.config.finetune import TrainingConfig
+from crvq.config.finetune import CodesConfig, TrainingConfig
+from crvq.finetune.block_loss import block_probe
 from crvq.finetune.free_values import FreeValues, norm_parameters
 from crvq.finetune.training import Training
 from crvq.finetune.training_file import (
@@ -15,15 +16,22 @@ class PowerCutError(BaseException):
     pass
 
 
+CODES = CodesConfig(rule="newton", max_change=0.1, period=2)
+STRAIGHT_THROUGH = CodesConfig(
+    rule="straight_through", learning_rate=0.05, max_change=0.1, period=2
+)
+
+
 @pytest.fixture
 def fresh(toy):
     """The same training again, as a new process would make it."""
 
-    def build():
-        block, linears = toy()
-        free = FreeValues(linears, norm_parameters(block), ("codebooks", "scales", "norms"), True)
+    def build(codes=None, **toys):
+        block, linears = toy(**toys)
+        kinds = ("codebooks", "scales", "norms")
+        free = FreeValues(linears, norm_parameters(block), kinds, True, codes=codes is not None)
         hidden = torch.randn(6, 8, 6, generator=torch.Generator().manual_seed(0))
-        config = TrainingConfig(learning_rate=0.02, epochs=1)
+        config = TrainingConfig(learning_rate=0.02, epochs=1, codes=codes)
         training = Training(free, config, 30, 7, 4, "toy")
 
         def losses(step):
@@ -33,6 +41,13 @@ def fresh(toy):
         def validate():
             return float((block(hidden[5]) - hidden[5].flip(0)).square().mean())
 
+        def probe(step):
+            signs = torch.Generator().manual_seed(step)
+            outputs = block(hidden[step % 4])
+            return block_probe("mse", outputs, hidden[step % 4].flip(0), 1.0, signs)
+
+        run = training.run
+        training.run = lambda losses, validate, *told: run(losses, validate, *told, probe=probe)
         return free, training, losses, validate
 
     return build
@@ -66,6 +81,60 @@ def test_a_cut_training_ends_as_the_uninterrupted_one(fresh, tmp_path, cut):
         return {**vars(point), "seconds": 0}
 
     assert [timeless(p) for p in training.state.points] == [timeless(p) for p in points]
+
+
+@pytest.mark.parametrize("cut", [3, 8, 14, 29])
+@pytest.mark.parametrize(
+    ("codes", "toys"),
+    [(CODES, {}), (CODES, {"dtype": "int8", "shared": True}), (STRAIGHT_THROUGH, {})],
+)
+def test_a_cut_training_of_codes_ends_as_the_uninterrupted_one(fresh, tmp_path, cut, codes, toys):
+    free, training, losses, validate = fresh(codes, **toys)
+    whole = training.run(losses, validate)
+    best, ended_codes = training.state.best, free.coded_weights()
+    ended, buffers = validate(), training.codes.buffers
+    assert whole.best_step > 0
+    assert whole.changed_codes > 0
+
+    path = tmp_path / "state.safetensors"
+    free, training, losses, validate = fresh(codes, **toys)
+
+    def power_cut(state):
+        save_training(path, training, free, "one")
+        if state.step == cut:
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        training.run(losses, validate, power_cut)
+    free, training, losses, validate = fresh(codes, **toys)
+    assert load_training(path, training, free, "one").resumed
+    again = training.run(losses, validate)
+    assert {**vars(again), "seconds": 0} == {**vars(whole), "seconds": 0}
+    assert validate() == ended == whole.best_loss
+    assert_same_weights(training.state.best.weights, best.weights)
+    assert_same_weights(free.coded_weights(), ended_codes)
+    for name, buffer in training.codes.buffers.items():
+        assert buffer.updates == buffers[name].updates
+        for part in ("wish", "rows", "columns"):
+            assert torch.equal(getattr(buffer, part), getattr(buffers[name], part)), (name, part)
+
+
+def assert_same_weights(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        assert weight.header() == theirs[name].header()
+        values = theirs[name].values()
+        for part, value in weight.values().items():
+            assert torch.equal(value, values[part]), (name, part)
+
+
+def test_a_state_without_codes_is_no_start_for_a_training_of_codes(fresh, tmp_path):
+    path = tmp_path / "state.safetensors"
+    free, training, losses, validate = fresh()
+    training.run(losses, validate, lambda state: save_training(path, training, free, "one"))
+    free, training, _, _ = fresh(CODES)
+    assert not load_training(path, training, free, "one").resumed
+    assert training.state.step == 0
 
 
 def test_a_finished_training_is_not_trained_again(fresh, tmp_path):

@@ -34,6 +34,18 @@ REACHABLE = [
     ("pb_llm", 1),
     ("pb_llm", 1.6),
     ("pb_llm", 2),
+    ("vptq", 0.5),
+    ("vptq", 1),
+    ("vptq", 1.6),
+    ("vptq", 2),
+    ("vptq", 3),
+    ("arb_llm", 1.6),
+    ("arb_llm", 2),
+    ("arb_llm", 3),
+    ("pt2_llm", 2),
+    ("pt2_llm", 3),
+    ("ptqtp", 1.6),
+    ("ptqtp", 3.5),
 ]
 OUT_OF_REACH = [
     ("rtn", 0.5),
@@ -42,6 +54,9 @@ OUT_OF_REACH = [
     ("aqlm", 0.1),
     ("gptvq", 12),
     ("billm", 1),
+    ("pt2_llm", 1),
+    ("arb_llm", 0.8),
+    ("ptqtp", 1),
 ]
 
 

@@ -18,6 +18,12 @@ from tests.pipeline.test_resume import PowerCutError, cut_power_after
 
 FAST = ("calibration.length=32", "crvq.kmeans_iterations=1", "eval=none")
 BLOCK = ("finetune=block", "finetune.samples=8", "finetune.block.epochs=2", *FAST)
+CODES = ("max_change=0.1", "period=2")
+PV_BLOCK = (
+    "finetune=pv_block",
+    *BLOCK[1:],
+    *(f"finetune.block.codes.{one}" for one in CODES),
+)
 END_TO_END = (
     "finetune=block_e2e",
     "finetune.samples=8",
@@ -110,6 +116,51 @@ def test_a_stored_model_is_the_one_that_was_measured(compose_run, monkeypatch):
     assert float(perplexities["end_to_end"]) > 1
 
 
+PV = (
+    "finetune=pv_e2e",
+    *END_TO_END[1:],
+    *(f"finetune.{stage}.codes.{one}" for stage in ("block", "end_to_end") for one in CODES),
+)
+
+
+def test_codes_change_and_are_stored(compose_run):
+    """The share of changed codes in the record and the curve is that of the checkpoints."""
+    plain = run(compose_run(*END_TO_END))
+    folder = run(compose_run(*PV))
+    told = read_record(folder)["finetune"]
+    stores = [
+        BlockStore.read(plain / BEFORE_END_TO_END),
+        BlockStore.read(folder / BEFORE_END_TO_END),
+        BlockStore.read(folder / "checkpoint"),
+    ]
+    first, tuned, last = (
+        [store.load_block(block).weights for block in range(3)] for store in stores
+    )
+    # The first block is quantized before anything is trained, so both runs start it alike.
+    assert changed_share(first[:1], tuned[:1]) == pytest.approx(best_of_block(folder, 0))
+    assert told["block"]["changed_codes"] > 0
+    assert changed_share(tuned, last) == pytest.approx(told["end_to_end"]["changed_codes"])
+    assert told["end_to_end"]["changed_codes"] > 0
+
+
+def best_of_block(folder, block):
+    """The column ``changed_codes`` where the block validated best."""
+    rows = [row for row in curve(folder) if row["block"] == str(block)]
+    return float(min(rows, key=lambda row: float(row["validation_loss"]))["changed_codes"])
+
+
+def changed_share(before, after):
+    """Part of groups of which any code differs."""
+    changed = groups = 0
+    for ours, theirs in zip(before, after, strict=True):
+        for kind, weight in ours.items():
+            differs = torch.zeros_like(weight.code.codes[0], dtype=torch.bool)
+            for one, other in zip(weight.code.codes, theirs[kind].code.codes, strict=True):
+                differs[:, : one.shape[1]] |= one != other
+            changed, groups = changed + int(differs.sum()), groups + differs.numel()
+    return changed / groups
+
+
 VARIANTS = {
     "plain": BLOCK,
     "targets of the model": (*BLOCK, "finetune.block.targets=model"),
@@ -122,6 +173,10 @@ VARIANTS = {
     ),
     "norms": (*BLOCK, "finetune.train=[norms]"),
     "warm codebooks": (*BLOCK, "crvq.warm_start=true"),
+    "codes": PV_BLOCK,
+    "codes, shared by blocks": (
+        *PV_BLOCK, "crvq.codebook_scope=block", "crvq.codebook_dtype=int8",
+    ),
 }  # fmt: skip
 
 
@@ -157,12 +212,14 @@ def test_codebooks_of_the_model_stay_as_they_are_block_by_block(compose_run):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("teacher", ["hidden_states", "top_k"])
+@pytest.mark.parametrize(
+    ("stages", "teacher"), [(END_TO_END, "hidden_states"), (END_TO_END, "top_k"), (PV, "top_k")]
+)
 @pytest.mark.parametrize("cut", ["steps", "blocks", "manifest"])
 def test_a_run_cut_end_to_end_ends_as_the_uninterrupted_one(
-    teacher, cut, compose_run, tmp_path, monkeypatch
+    stages, teacher, cut, compose_run, tmp_path, monkeypatch
 ):
-    asked = (*END_TO_END, f"finetune.end_to_end.teacher={teacher}")
+    asked = (*stages, f"finetune.end_to_end.teacher={teacher}")
     whole = run(compose_run(*asked))
     told = read_record(whole)["finetune"]["end_to_end"]
     assert told["steps"] == 12
@@ -238,6 +295,16 @@ def test_any_method_can_be_trained(method, compose_config, tiny_overrides):
     )
 
 
+@pytest.mark.parametrize("stages", [PV_BLOCK, PV])
+def test_codes_of_other_formats_are_refused(stages, compose_config, tiny_overrides):
+    from crvq.cli.typed_config import typed_config
+
+    base = [one for one in (*tiny_overrides, *stages) if not one.startswith(("crvq.", "eval"))]
+    config = typed_config(compose_config(*base, "method=rtn", "rtn.group_size=16", "eval=none"))
+    with pytest.raises(ConfigError, match=r"codes .* cannot be trained .*finetune=block"):
+        run(config)
+
+
 def test_the_teacher_is_asked_once_for_all_runs(compose_run, monkeypatch):
     run(compose_run(*END_TO_END))
     monkeypatch.setattr("crvq.finetune.teacher.Teacher.learn", power_cut)
@@ -254,6 +321,7 @@ def test_the_teacher_is_asked_once_for_all_runs(compose_run, monkeypatch):
         (["finetune=block", "finetune.block.learning_rate=0"], ["=0", "greater than 0"]),
         (["finetune=block", "finetune.train=[]"], [r"finetune\.train"]),
         (["finetune=block", "finetune.train=[codes]"], ["codes", "norms"]),
+        (["finetune=pv_block", "finetune.block.codes.max_change=2"], ["max_change", "=2"]),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_before_work(overrides, parts, compose_run):

@@ -27,3 +27,11 @@ def test_training_norms_alone_is_told_apart(stage):
     assert finetune_stage({**row, f"{FINE}train": ["codebooks", "scales", "norms"]}) == plain
     assert finetune_stage({**row, f"{FINE}train": ["norms"]}) == f"{plain} (norms)"
     assert finetune_stage({f"{FINE}train": ["norms"]}) == "none"
+
+
+@pytest.mark.parametrize("stage", ["block", "end_to_end"])
+def test_training_codes_is_told_apart(stage):
+    row = {f"{FINE}{stage}.epochs": 2, f"{FINE}{stage}.codes": None}
+    plain = finetune_stage(row)
+    assert plain == finetune_stage({f"{FINE}{stage}.epochs": 2})
+    assert finetune_stage({**row, f"{FINE}{stage}.codes.period": 4}) == f"{plain} (PV)"

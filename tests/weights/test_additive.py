@@ -157,8 +157,8 @@ def test_index_bits_is_the_least_that_tells_values_apart(values):
 
 
 def test_an_unknown_format_says_what_can_be_read():
-    with pytest.raises(FormatError, match=r"'ternary'.*additive"):
-        unpack_weight({"format": "ternary"}, {}, {})
+    with pytest.raises(FormatError, match=r"'quinary'.*additive"):
+        unpack_weight({"format": "quinary"}, {}, {})
 
 
 def test_a_format_of_ones_own_is_found_by_its_name():

@@ -79,6 +79,20 @@ def partial_binary(weight):
     return [mask, signs, codes]
 
 
+def row_column(weight):
+    second = weight.second_signs[:, weight.salient]
+    sources = (weight.signs, second, weight.groups)
+    return [[bool(one) for row in source for one in row] for source in sources]
+
+
+def ternary(weight):
+    return [[int(trit) for row in plane for trit in row] for plane in weight.trits]
+
+
+def column_vq(weight):
+    return [[int(code) for row in weight.codes for code in row]]
+
+
 SOURCES = {
     "crvq": additive,
     "aqlm": additive,
@@ -87,12 +101,18 @@ SOURCES = {
     "rtn": uniform,
     "billm": split_binary,
     "pb_llm": partial_binary,
+    "vptq": column_vq,
+    "arb_llm": row_column,
+    "pt2_llm": ternary,
+    "ptqtp": ternary,
 }
 QUICK = {
     "crvq": {"codebook_bits": 4, "extended_bits": 3, "critical_ratio": 0.25},
     "aqlm": {"codebook_bits": 4, "codebooks": 2},
     "gptvq": {"codebook_bits": 3, "weights_per_codebook": 128, "columns": 16},
     "billm": {"block_size": 16},
+    "arb_llm": {"block_size": 16},
+    "vptq": {"codebook_bits": 3},
 }
 
 

@@ -156,6 +156,9 @@ def recoded(weight):
         if hasattr(weight, field):
             getattr(weight, field)[0] = getattr(weight, field)[-1]
             return weight
+    if hasattr(weight, "trits"):
+        weight.trits[:, 0] = weight.trits[:, -1]
+        return weight
     weight.code.codes[0][0] = weight.code.codes[0][-1]
     return weight
 

@@ -11,8 +11,11 @@ from crvq.weights.patch_vq import PatchWeight
 from crvq.weights.trainable import EntryGradients, trainable
 from crvq.weights.uniform import UniformWeight
 from tests.weights.test_additive import additive_weight
+from tests.weights.test_column_vq import weight_of as column_vq_weight
 from tests.weights.test_partial_binary import weight_of as partial_weight
+from tests.weights.test_row_column_binary import weight_of as row_column_weight
 from tests.weights.test_split_binary import weight_of as split_weight
+from tests.weights.test_ternary import weight_of as ternary_weight
 
 CPU = torch.device("cpu")
 
@@ -61,6 +64,12 @@ WEIGHTS = {
     "split binary, plain": lambda: split_weight(splitting=False, centred=False),
     "partial binary": partial_weight,
     "patches without scales": lambda: patch_weight(scaled=False),
+    "column vectors": column_vq_weight,
+    "row-column binary": row_column_weight,
+    "row-column binary, plain": lambda: row_column_weight(salient=(4,), splitting=False),
+    "ternary": ternary_weight,
+    "ternary, plain": lambda: ternary_weight(1, centred=False, reordered=False),
+    "column vectors, plain": lambda: column_vq_weight(residual=False, outliers=0),
 }
 each_weight = pytest.mark.parametrize("name", WEIGHTS)
 

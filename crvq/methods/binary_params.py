@@ -1,0 +1,28 @@
+"""Parameters of binary methods from the literature, apart from torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from crvq.config.strict import StrictModel
+
+
+class ArbLlmParams(StrictModel):
+    """The ``arb_llm`` group of the configuration (arXiv 2410.03129)."""
+
+    block_size: int | None = Field(
+        128, ge=1, description="columns that share row scales; null: the whole row"
+    )
+    feedback_columns: int = Field(
+        128, ge=1, description="columns rounded before later ones answer their errors"
+    )
+    most_salient: float = Field(
+        0.383, ge=0, le=1, description="part of a block's columns that may be salient"
+    )
+    splitting: bool = Field(True, description="two groups of weights in every column, by magnitude")
+    refine_iterations: int = Field(
+        15, ge=0, description="of row scales, column scales and signs in turn"
+    )
+    damping: float = Field(
+        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
+    )
