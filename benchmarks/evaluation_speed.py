@@ -5,7 +5,7 @@ python benchmarks/evaluation_speed.py --windows 8 --context 1024 --threads 2
 
 The plain loop is what most scripts do: float32, `model(input_ids, labels=...)`, window by window.
 Ours is measured in float32 and in bfloat16, with the perplexity of each, so that speed is seen
-beside what it costs. Rounds take turns, and the fastest of each counts: other work on the machine
+next to what it costs. Rounds take turns, and the fastest of each counts: other work on the machine
 slows all alike. Needs processors that compute in bfloat16 to show what that gains.
 """
 

@@ -4,7 +4,7 @@
     python benchmarks/llama_block.py --shape 1/8         # an eighth of every width, for a CPU
     CRVQ_FUSED=0 python benchmarks/llama_block.py        # without the fused kernels
 
-Weights are synthetic (normal, 0.02), second moments have a spectrum and hot channels like those of
+Weights are synthetic (normal, 0.02), second moments have a spectrum and strong channels as those of
 real activations. The floor is what the arithmetic alone takes: multiplications of the search, the
 codebook solve and the scales, at the rate that one large float32 product reaches in the same run.
 """
@@ -61,7 +61,7 @@ def products(linear: LinearInput, params: CrvqParams, rounds: int) -> float:
     search = 2.0 * out_features * in_features * 2**params.codebook_bits
     # A sweep: P once, its updates (half of H each on average, both sides: one product), scores.
     sweep = 2 * with_h + search
-    # Conjugate gradient: the residual and a product a step; scales: one more.
+    # Conjugate gradient: the residual and one product per step; scales: one more.
     a_round = (params.codebook_steps + 2) * with_h + sweep
     return (rounds + 1) * a_round + sweep
 
@@ -87,7 +87,7 @@ def wait(device: torch.device) -> None:
 
 
 def main() -> None:
-    """Quantize the block and show a row a linear."""
+    """Quantize the block and show one row per linear."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--shape", type=Fraction, default=Fraction(1), help="part of the widths")

@@ -35,7 +35,7 @@ from crvq.vq.curvature import Curvature
 
 @dataclass(frozen=True)
 class Row:
-    """One linear under one setting, beside its peer."""
+    """One linear under one setting, next to its peer."""
 
     layer: str
     shape: str
@@ -134,7 +134,7 @@ def summary(rows: list[Row], together: float) -> dict[str, float]:
 def show(
     console: Console, title: str, rows: list[Row], total: dict[str, float], bar: tuple[float, float]
 ) -> None:
-    """A row a linear, the totals, and whether the bar is met."""
+    """One row per linear, the totals, and whether the bar is met."""
     table = Table(title=title, title_justify="left")
     for column in (
         "layer",

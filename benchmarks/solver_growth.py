@@ -4,7 +4,7 @@
     python benchmarks/solver_growth.py --quick        # a minute, on a laptop
 
 Synthetic weights (normal, a few channels ten times larger) and second moments with a spectrum
-like that of real activations (power law, hot channels). Each case runs in a process of its own;
+like that of real activations (power law, a few strong channels). Each case runs in its own process;
 peak memory is the largest resident set seen while solving, above W and H and all that was loaded
 before, as a multiple of W's size.
 """
@@ -61,15 +61,15 @@ def synthetic(
         return torch.randn(*shape, generator=generator, device=device)
 
     weight = 0.02 * normal(out_features, in_features)
-    heat = normal(in_features).exp()
-    heat[: max(1, in_features // 200)] *= 30
+    diag_h = normal(in_features).exp()
+    diag_h[: max(1, in_features // 200)] *= 30
     # Twice as many samples as a rank: correlated through a few common directions.
     second_moment = torch.zeros(in_features, in_features, device=device)
     common = normal(32, in_features)
     for _ in range(4):
         x = normal(in_features // 2, in_features)
         x += normal(in_features // 2, 32) @ common
-        x *= heat.sqrt()
+        x *= diag_h.sqrt()
         second_moment.addmm_(x.T, x, alpha=1 / (2 * in_features))
     return weight, second_moment
 

@@ -6,7 +6,7 @@ python benchmarks/teacher.py --length 1024 --rounds 9 --threads 2
 A distillation step is the student's forward and backward pass and the KL to the teacher. The last
 one differs: `hidden_states` reads the teacher's last states and applies the head, `top_k` reads its
 k likeliest tokens, and a teacher that is asked again runs its whole body (and lies in memory
-beside the student). Rounds take turns; medians, and what each keeps on disk.
+next to the student). Rounds take turns; medians, and what each keeps on disk.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def asked_again(student: Student, window: torch.Tensor) -> Divergence:
-    """A teacher that runs its body anew (the student's own weights stand in: the cost is equal)."""
+    """A teacher that runs its body again (with the student's own weights: the cost is equal)."""
     with torch.no_grad():
         states = student.body(window[None])[0]
 
@@ -87,7 +87,7 @@ def main() -> None:
     for name, values in seconds.items():
         median, size = statistics.median(values), sizes.get(name, 0) / arguments.length
         print(
-            f"{name:14} {median:6.2f} s a step, {median / least:4.2f}x, {size:6.0f} bytes a token"
+            f"{name:14} {median:6.2f} s a step, {median / least:4.2f}x, {size:6.0f} bytes per token"
         )
 
 

@@ -16,7 +16,7 @@ class SourceError(CrvqError):
 
 
 class QuantizationError(CrvqError):
-    """Quantization cannot go on, for example because a layer's input is not finite."""
+    """Quantization cannot continue, for example because a layer's input is not finite."""
 
 
 class CheckpointError(CrvqError):

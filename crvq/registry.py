@@ -83,6 +83,6 @@ class Registry(Generic[T]):
 
 
 def _definition(entry: object) -> tuple[str, str]:
-    """Where an entry is defined: equal for a module's class before and after a reload."""
+    """Return where an entry is defined: equal for a module's class before and after a reload."""
     kind = type(entry).__qualname__
     return getattr(entry, "__module__", ""), getattr(entry, "__qualname__", kind)

@@ -132,14 +132,14 @@ class BlockStore:
         return dict(self._manifest.fingerprint)
 
     def whole_blocks(self) -> int:
-        """How many blocks from the first on are there and undamaged."""
+        """Return how many blocks from the first on are there and undamaged."""
         count = 0
         while self.holds(count):
             count += 1
         return count
 
     def holds(self, block: int) -> bool:
-        """Whether a block is there and undamaged (its file has the manifest's digest)."""
+        """Return whether a block is there and undamaged (its file has the manifest's digest)."""
         entry = self._manifest.blocks.get(block)
         return entry is not None and is_intact(self.folder, entry)
 

@@ -44,7 +44,7 @@ def save_tensors(
 
 
 def is_intact(folder: Path, stored: StoredFile) -> bool:
-    """Whether a file is there, lies inside the folder, and has the stored size and digest.
+    """Return whether a file is there, lies inside the folder, and has the stored size and digest.
 
     A link that leads out of the folder, a device or a pipe is not opened.
     """

@@ -33,7 +33,7 @@ def check_eval_only(config: RunConfig, overrides: Sequence[str]) -> None:
         overrides: those of the command line.
 
     Raises:
-        ConfigError: names the key or the folder, and the way out.
+        ConfigError: names the key or the folder, and what to do.
         RecordError: the record cannot be read.
     """
     if config.eval_only is None:
@@ -42,7 +42,7 @@ def check_eval_only(config: RunConfig, overrides: Sequence[str]) -> None:
         key = override.lstrip("+~").partition("=")[0]
         if re.split(r"[./@]", key)[0] not in _COUNT:
             raise ConfigError(
-                f"{override} does nothing beside eval_only, which takes the model and method of "
+                f"{override} does nothing with eval_only, which takes the model and method of "
                 f"the finished run; leave it out. What counts here: {', '.join(_COUNT[:-2])}"
             )
     folder = finished_folder(config.eval_only)

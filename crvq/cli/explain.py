@@ -120,7 +120,7 @@ def _unknown_key(wanted: str, config: DictConfig) -> str:
     known = list(_flat(config))
     if wanted in known:
         return (
-            f"a key inside this value is not one of {wanted}; a key of its own is added with "
+            f"a key inside this value is not one of {wanted}; another key is added with "
             f"+{wanted}.KEY=VALUE"
         )
     parts = wanted.split(".")

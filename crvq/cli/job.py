@@ -32,9 +32,9 @@ def run_job(config: DictConfig) -> str:
     # The demo, `python run.py` without anything after it, shows what critical channels are worth.
     plain = not HydraConfig.get().overrides.task
     changes = DEMO_COMPARISON if plain else comparison(config)
-    beside = with_params(typed, changes) if changes else typed
-    # The run asked for comes first; what it is compared with is a run of its own.
-    wanted = {run_folder(each): each for each in (typed, beside)}
+    compared = with_params(typed, changes) if changes else typed
+    # The run asked for comes first; what it is compared with is another run.
+    wanted = {run_folder(each): each for each in (typed, compared)}
     outcomes = [execute(each) for each in wanted.values()]
     records = [placed_record(outcome.folder, reused=outcome.reused) for outcome in outcomes]
     print_closing(records[::-1], asked=records[0])

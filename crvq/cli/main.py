@@ -103,8 +103,8 @@ def job(config: DictConfig, labels: Sequence[str] = ()) -> str:
 def _labels(plan: Plan) -> list[str]:
     """Return for each planned job the overrides that not all jobs share."""
     shared = set.intersection(*({*job.overrides} for job in plan.jobs)) if plan.jobs else set()
-    told = [" ".join(one for one in job.overrides if one not in shared) for job in plan.jobs]
-    return told + [""] * ((plan.total or 1) - len(told))
+    labels = [" ".join(one for one in job.overrides if one not in shared) for job in plan.jobs]
+    return labels + [""] * ((plan.total or 1) - len(labels))
 
 
 def _announce(config: RunConfig, number: int, labels: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ from crvq.sources.task_data import PACKAGED_TASKS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the folder; the exit code is 1 where the questions cannot be had."""
+    """Write the folder; the exit code is 1 where the questions are unavailable."""
     parser = argparse.ArgumentParser(
         prog="python -m crvq.cli.task_folder",
         description="Write packaged zero-shot tasks as a folder for lm_eval --include_path.",

@@ -90,7 +90,7 @@ def _check_finetune(config: RunConfig) -> None:
 
 
 def comparison(config: DictConfig) -> dict[str, Any] | None:
-    """Method parameters of the run that is shown beside this one; None if there is none."""
+    """Method parameters of the run that is compared with this one; None if there is none."""
     given = config.get(COMPARE_KEY)
     values = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
     if values is not None and not isinstance(values, dict):
@@ -102,7 +102,7 @@ def comparison(config: DictConfig) -> dict[str, Any] | None:
 
 
 def with_params(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
-    """The same run with other method parameters, checked anew.
+    """Return the same run with other method parameters, checked again.
 
     Raises:
         ConfigError: the method does not take them.
@@ -152,7 +152,7 @@ def _unresolved(error: Exception) -> str:
 
 
 def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> str:
-    """One line a fault: ``crvq.critical_ratio=1.5: must be at most 1``."""
+    """Return one line a fault: ``crvq.critical_ratio=1.5: must be at most 1``."""
     return "\n".join(_fault(dict(fault), model, prefix) for fault in error.errors())
 
 
@@ -169,12 +169,12 @@ def _fault(fault: dict[str, Any], model: type[BaseModel], prefix: tuple[str, ...
     # A cross-field check has the whole section as its input: the message says it all.
     given = fault["input"]
     seen = "" if isinstance(given, dict) else f"={shown(given)}"
-    told = " ".join(message.removeprefix("Value error, ").split())
-    told = told.replace("Input should be", "must be")
+    said = " ".join(message.removeprefix("Value error, ").split())
+    said = said.replace("Input should be", "must be")
     allowed = _allowed(model, fault["loc"])
     percent = re.fullmatch(r"\s*(\d+\.?\d*)\s*%\s*", given) if isinstance(given, str) else None
     hint = f"; write {float(percent.group(1)) / 100:g}" if percent else ""
-    return f"{where}{seen}: {told}{f'; allowed: {allowed}' if allowed else ''}{hint}"
+    return f"{where}{seen}: {said}{f'; allowed: {allowed}' if allowed else ''}{hint}"
 
 
 def _allowed(model: type[BaseModel], location: tuple[Any, ...]) -> str:
@@ -196,7 +196,7 @@ def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
 
 
 def _section_at(model: type[BaseModel], location: tuple[Any, ...]) -> Any:  # noqa: ANN401
-    """The type of the section that ``location`` leads to."""
+    """Return the type of the section that ``location`` leads to."""
     current: Any = model
     for part in location:
         field = getattr(current, "model_fields", {}).get(part)

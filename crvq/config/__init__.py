@@ -1,4 +1,4 @@
-"""The typed configuration: every other room sees these objects, never Hydra's."""
+"""The typed configuration: every other package sees these objects, never Hydra's."""
 
 from crvq.config.calibration import CalibrationConfig
 from crvq.config.evaluation import (

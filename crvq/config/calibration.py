@@ -1,4 +1,4 @@
-"""Calibration: the text whose activations tell a method which errors matter."""
+"""Calibration: the text whose activations show which errors matter."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ class FinetuneConfig(StrictModel):
         return max(calibration.samples, self.samples or 0) if self.asked else calibration.samples
 
     def split(self, calibration: CalibrationConfig, total: int) -> WindowSplit:
-        """The first windows train, the last validate; training windows are whole batches."""
+        """Return the first windows train, the last validate; training windows are whole batches."""
         validation = max(1, ceil(self.validation * total))
         train = (total - validation) // calibration.batch_size * calibration.batch_size
         return WindowSplit(train, total - train)

@@ -7,7 +7,7 @@ Every field changes the result of a run unless its declaration says otherwise::
     warm_start: Annotated[bool, NeutralAt(False)] = False   # at False, as if it did not exist
 
 `StrictModel.identity` derives from these declarations what identifies a run, so a new field takes
-part in the identity until somebody decides that it should not.
+part in the identity until it is declared neutral.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class StrictModel(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _plain_values(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
-        """Refuse what pydantic would convert in a way that nobody means."""
+        """Refuse what pydantic would convert in a surprising way."""
         name = info.field_name
         field = cls.model_fields.get(name) if name is not None else None
         if field is not None:

@@ -1,4 +1,4 @@
-"""Tracking: Weights & Biases or trackio beside the run record."""
+"""Tracking: Weights & Biases or trackio next to the run record."""
 
 from __future__ import annotations
 

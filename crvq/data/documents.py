@@ -21,7 +21,7 @@ class Documents:
 
 
 def chosen(texts: list[str], config: TextConfig) -> list[str]:
-    """The ``max_documents`` texts that ``config`` asks for: the first, or a seeded draw."""
+    """Return the ``max_documents`` texts that ``config`` asks for: the first, or a seeded draw."""
     if config.shuffle_seed is not None:
         texts = random.Random(config.shuffle_seed).sample(texts, len(texts))
     return texts[: config.max_documents]

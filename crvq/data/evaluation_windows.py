@@ -27,7 +27,7 @@ class EvaluationWindows:
     overlap: int
     """Tokens that a window shares with the one before it, and that are not scored again."""
     scored_bytes: int | None
-    """UTF-8 bytes that the scored tokens stand for; None if the tokenizer cannot tell."""
+    """UTF-8 bytes that the scored tokens stand for; None if the tokenizer cannot say."""
     protocol: str
     """In words, for records."""
     bos: Bos

@@ -71,5 +71,5 @@ def _mixed(hashes: np.ndarray) -> np.ndarray:
 
 
 def _power_of_two(number: int) -> int:
-    """The largest power of two that is not above ``number``."""
+    """Return the largest power of two that is not above ``number``."""
     return 1 << (number.bit_length() - 1)

@@ -6,7 +6,7 @@ What a document is differs, because documents are later joined by blank lines:
 - ``.raw``: WikiText's own form; every line is a row, just as `datasets` gives ``wikitext-2-raw-v1``
   (a blank line is an empty row, any other keeps its newline), so that the joined text, and the
   perplexity on it, are those of papers (of its test text, GPT-2's tokenizer makes the 287,644
-  tokens that transformers' documentation tells of).
+  tokens that transformers' documentation describes).
 - ``.jsonl`` (``.jsonl.gz``, ``.json.gz``: C4's shards) and ``.parquet``: every record is a
   document, its text in a named column.
 """
@@ -96,7 +96,7 @@ def _utf8(content: bytes, where: str) -> str:
 
 
 def _text_of(line: bytes, file: Path, number: int, column: str) -> str:
-    """The text of one line of a JSONL file."""
+    """Return the text of one line of a JSONL file."""
     where = f"{file}, line {number}"
     try:
         record = json.loads(_utf8(line, where))
@@ -132,7 +132,7 @@ READERS: dict[str, Reader] = {
 
 
 def find_reader(file: Path) -> Reader | None:
-    """The reader for a file's name; None if there is none."""
+    """Return the reader for a file's name; None if there is none."""
     endings = (ending for ending in READERS if file.name.endswith(ending))
     return next((READERS[ending] for ending in endings), None)
 

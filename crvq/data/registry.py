@@ -41,7 +41,7 @@ def text_source(name: str, needs_model: bool = False) -> Callable[[TextSource], 
 
 
 def find_text_source(name: str) -> TextSource:
-    """The source called ``name``.
+    """Return the source called ``name``.
 
     Raises:
         ConfigError: there is none; the message lists all and guesses which was meant.
@@ -59,7 +59,7 @@ def find_text_source(name: str) -> TextSource:
 def read_source(
     name: str, config: TextConfig, cache: Path, loaded: LoadedModel | None
 ) -> Documents:
-    """What the source called ``name`` makes of ``config``.
+    """Return what the source called ``name`` makes of ``config``.
 
     Raises:
         ConfigError: no such source, or it needs a model and there is none.

@@ -11,7 +11,7 @@ from crvq.models.load import LoadedModel
 
 
 def load_documents(config: TextConfig, cache: Path, loaded: LoadedModel | None = None) -> Documents:
-    """The documents that ``config`` describes; a local ``path`` wins over ``source``.
+    """Return the documents that ``config`` describes; a local ``path`` wins over ``source``.
 
     Args:
         config: a text source (calibration or evaluation).

@@ -19,7 +19,7 @@ class TokenizedText:
     """``(n,)`` int64."""
     byte_ends: torch.Tensor | None
     """``(n,)`` int64: UTF-8 bytes of the text up to the end of each token; None where the
-    tokenizer cannot tell (one without a Rust backend)."""
+    tokenizer cannot say (one without a Rust backend)."""
 
     def bytes_between(self, first: int, last: int) -> int | None:
         """Return the UTF-8 bytes that the tokens after ``first`` up to ``last`` stand for.

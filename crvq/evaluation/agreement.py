@@ -1,6 +1,6 @@
 """How closely a model follows another one's next-token distributions, token by token.
 
-At 1 bit this tells more than accuracies near chance: a perplexity may come back by luck of a few
+At 1 bit this says more than accuracies near chance: a perplexity may come back by luck of a few
 tokens, the whole distribution does not (Dutta et al., "Accuracy is Not All You Need",
 arXiv 2407.09141).
 """
@@ -30,7 +30,7 @@ class AgreementResult:
     """Agreement with the reference model, and what it is a mean of."""
 
     kl_divergence: float
-    """Mean over positions of KL(reference || model), in nats a token; 0 for equal models."""
+    """Mean over positions of KL(reference || model), in nats per token; 0 for equal models."""
     top1_agreement: float
     """Share of positions where both models' most likely token is the same; 1 for equal models."""
     tokens: int
@@ -46,14 +46,14 @@ def final_hidden_states(
     activation_dtype: torch.dtype = torch.float32,
     on_window: Callable[[], None] | None = None,
 ) -> list[torch.Tensor]:
-    """What the reference model's head reads, on the CPU: one (context - 1, hidden) a window.
+    """Return what the reference model's head reads, on the CPU: one (context - 1, hidden) a window.
 
     The head turns them into logits later, slice by slice: states of SmolLM2 take 5 MB for a
     window of 2048 tokens, its logits 400.
 
     Raises:
         QuantizationError: a NaN or infinity (names window and module), or a model whose logits
-            cannot be had from its hidden states.
+            cannot be computed from its hidden states.
     """
     states = []
     with torch.inference_mode(), measuring_precision(model, device, activation_dtype):
@@ -138,7 +138,7 @@ def _require_split(
     split = split_head(model, windows[:1].to(device))
     if split is None:
         raise QuantizationError(
-            f"eval.agreement: the logits of a {type(model).__name__} cannot be had from its last "
-            "hidden states, so agreement would hold all logits; set eval.agreement=null"
+            f"eval.agreement: the logits of a {type(model).__name__} cannot be computed from its "
+            "last hidden states, so agreement would hold all logits; set eval.agreement=null"
         )
     return split

@@ -2,7 +2,7 @@
 what the options of a question share is computed once.
 
 lm-eval computes log-probabilities of the whole vocabulary at every position of every option, and
-the question anew for each option. Tokenization, generation and rolling windows stay lm-eval's.
+the question again for each option. Tokenization, generation and rolling windows stay lm-eval's.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Question:
 
 @dataclass
 class Work:
-    """What was computed so far, for tokens a second."""
+    """What was computed so far, for tokens per second."""
 
     requests: int = 0
     tokens: int = 0
@@ -152,7 +152,7 @@ class ContinuationLM(HFLM):
         return results
 
     def _input(self, context: list[int], continuation: list[int]) -> list[int]:
-        """All but the last token, cut at the left where the model's context is too short."""
+        """Return all but the last token, cut at the left where the model's context is too short."""
         whole = [*context, *continuation]
         if len(whole) > self.max_length + 1:
             self.work.truncated += 1
@@ -255,7 +255,7 @@ class ContinuationLM(HFLM):
 
 
 def _stand_in_prefix(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """What an empty context becomes where a tokenizer begins and ends texts with nothing."""
+    """Return what an empty context becomes where a tokenizer begins and ends texts with nothing."""
     if tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None:
         return None  # lm-eval takes these
     unknown = tokenizer.unk_token_id

@@ -31,7 +31,7 @@ def prompt_tokens(
 
     Args:
         tokenizer: the model's.
-        prompts: texts to go on from.
+        prompts: texts to continue.
         max_new_tokens: tokens that will be added.
         limit: the model's longest context; None if it has no limit.
         chat_template: put each prompt as a user's message through the model's chat template.

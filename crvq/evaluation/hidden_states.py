@@ -29,9 +29,9 @@ class HeadSplit:
 
 
 def split_head(model: PreTrainedModel, tokens: torch.Tensor) -> HeadSplit | None:
-    """The split, or None if the model's logits cannot be had from its hidden states.
+    """Return the split, or None if the model's logits cannot be computed from its hidden states.
 
-    Gemma 2 caps its logits, Cohere scales them, others may do what nobody foresaw: so the plain
+    Gemma 2 caps its logits, Cohere scales them, others may do something else: so the plain
     head is tried on the first few of ``tokens`` (1, n) and kept only if its logits are the
     model's own. Where they are not, the model itself is the head: its own forward pass, with
     the hidden states put in place of its body's.
@@ -57,7 +57,7 @@ def split_head(model: PreTrainedModel, tokens: torch.Tensor) -> HeadSplit | None
 
 
 def _rest_of(model: PreTrainedModel, body: nn.Module) -> Head:
-    """What ``model`` does after its body, as a head."""
+    """Return what ``model`` does after its body, as a head."""
 
     def head(states: torch.Tensor) -> torch.Tensor:
         def body_forward(*_args: object, **_options: object) -> BaseModelOutputWithPast:

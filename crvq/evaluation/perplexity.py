@@ -23,7 +23,7 @@ GPU_POSITIONS = 1024
 
 @dataclass(frozen=True)
 class PerplexityResult:
-    """Perplexity, and the numbers that it was worked out from."""
+    """Perplexity, and the numbers that it was computed from."""
 
     perplexity: float
     nll_sum: float

@@ -38,7 +38,7 @@ class PrefixRow:
 
 
 def merge(sequences: Sequence[Sequence[int]]) -> PrefixRow:
-    """One row for ``sequences``; equal ones share all of it.
+    """Return one row for ``sequences``; equal ones share all of it.
 
     Args:
         sequences: token ids, each of at least one token.
@@ -72,7 +72,7 @@ class RowBatch:
     """(rows, 1, L, L), True where a query (third) sees a key (fourth); None as above."""
 
     def arguments(self) -> dict[str, Tensor]:
-        """What a transformers model takes."""
+        """Return what a transformers model takes."""
         if self.mask is None or self.positions is None:
             return {"input_ids": self.tokens}
         return {
@@ -101,7 +101,7 @@ def _padded(lists: Sequence[list[int]], device: torch.device) -> Tensor:
 
 
 def _shared_length(sequences: Sequence[Sequence[int]]) -> int:
-    """How many first tokens all sequences have in common."""
+    """Return how many first tokens all sequences have in common."""
     shared = 0
     for tokens in zip(*sequences, strict=False):
         if len(set(tokens)) > 1:

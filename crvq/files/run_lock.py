@@ -1,4 +1,4 @@
-"""One process per run: a lock file, and beside it who holds the lock and a heartbeat."""
+"""One process per run: a lock file, and next to it who holds the lock and a heartbeat."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
-"""A holder on another host whose heartbeat stands still for so long is taken for dead."""
+"""A holder on another host whose heartbeat stands still for so long counts as dead."""
 _POLL_SECONDS = 0.5
 
 

@@ -192,13 +192,13 @@ def _decode_kernel(weight, codes, book, scales, first_row, rows, out_features, g
 
 
 def serves(linear: PackedLinear) -> bool:
-    """Whether the kernels take this linear, on its device."""
+    """Return whether the kernels take this linear, on its device."""
     on_gpu = linear.scales.is_cuda or INTERPRETED
     return on_gpu and len(linear.codes) <= MOST_BOOKS and linear.group_size <= 32
 
 
 def pays(linear: PackedLinear, tokens: int) -> bool:
-    """Whether `multiply` is faster than decoding tiles for a matrix product."""
+    """Return whether `multiply` is faster than decoding tiles for a matrix product."""
     return tokens <= _MOST_TOKENS
 
 
@@ -303,7 +303,7 @@ def _four(values: list) -> list:
 
 
 def _optional(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """A pointer that is never read where there is no tensor."""
+    """Return a pointer that is never read where there is no tensor."""
     return other if tensor is None else tensor
 
 

@@ -2,7 +2,7 @@
 //
 // Codes lie as [block of 16 groups][tile of 8 out features][group][8 codes of `bits` bits], so a
 // tile's codes of one group are exactly `bits` bytes, and a block of groups is one stream of memory
-// (crvq/inference/packed_codes.py). Every kernel adds into float32 sums of its own out features:
+// (crvq/inference/packed_codes.py). Every kernel adds into float32 sums of its out features:
 // threads share the out features, so no two of them add into one element, and each sum has the same
 // order of terms for any number of threads.
 

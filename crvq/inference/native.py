@@ -84,7 +84,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def _compiled(compiler: list[str]) -> Path:
-    """The shared library in the cache folder, built if it is not there.
+    """Return the shared library in the cache folder, built if it is not there.
 
     Its name is a digest of everything that decides its contents, the CPU's instruction set
     included: a home folder may serve different machines.
@@ -118,7 +118,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def serves(linear: PackedLinear) -> bool:
-    """Whether the compiled kernels take this linear."""
+    """Return whether the compiled kernels take this linear."""
     known = linear.prepared.get("native_serves")
     if known is None:
         known = (
@@ -133,7 +133,7 @@ def serves(linear: PackedLinear) -> bool:
 
 
 def _described(linear: PackedLinear) -> _Linear:
-    """The linear as the kernels see it; made once, and its tensors stay where they are."""
+    """Return the linear as the kernels see it; made once, and its tensors stay where they are."""
     if "native" in linear.prepared:
         return linear.prepared["native"][0]
     bias = None if linear.bias is None else linear.bias.float().contiguous()
@@ -166,7 +166,7 @@ def _described(linear: PackedLinear) -> _Linear:
 
 
 def pays(linear: PackedLinear, tokens: int) -> bool:
-    """Whether `multiply` is faster than decoding followed by a matrix product.
+    """Return whether `multiply` is faster than decoding followed by a matrix product.
 
     Measured on one core, in nanoseconds per code; only their ratios matter. Eight tokens share a
     look-up, so tables win at any number of tokens where a code stands for enough multiplications.

@@ -20,7 +20,7 @@ from crvq.inference.packed_linear import PackedLinear
 
 @cache
 def _numba() -> ModuleType | None:
-    """The module, unless it is not installed or not wanted."""
+    """Return the module, unless it is not installed or not wanted."""
     if kernels_wanted() == "torch":
         return None
     try:
@@ -31,7 +31,7 @@ def _numba() -> ModuleType | None:
 
 
 def serves(linear: PackedLinear) -> bool:
-    """Whether these kernels take this linear: tables of wider codes outgrow every cache."""
+    """Return whether these kernels take this linear: tables of wider codes outgrow every cache."""
     on_cpu = linear.scales.device.type == "cpu"
     return on_cpu and max(linear.bits) <= 12 and _numba() is not None
 
@@ -43,7 +43,7 @@ def pays(linear: PackedLinear, tokens: int) -> bool:
 
 @cache
 def _kernel() -> Callable[..., None]:
-    """Compile the loop over tiles of out features; each thread adds into tiles of its own."""
+    """Compile the loop over tiles of out features; each thread adds into its own tiles."""
     numba = _numba()
     assert numba is not None
 

@@ -36,7 +36,7 @@ def _triton_kernels() -> ModuleType | None:
 
 
 def _gpu_for(linear: PackedLinear) -> ModuleType | None:
-    """The GPU kernels if they take this linear on its device."""
+    """Return the GPU kernels if they take this linear on its device."""
     if not linear.scales.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return None
     kernels = _triton_kernels()

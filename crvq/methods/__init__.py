@@ -1,4 +1,4 @@
-"""Quantization methods: one file a method, listed in `crvq.methods.catalog`.
+"""Quantization methods: one file per method, listed in `crvq.methods.catalog`.
 
 Names of this package are imported when they are first used: methods need torch, and a command
 line is checked without it.

@@ -22,7 +22,7 @@ def additive_weight(
     codebook_set: str | None = None,
     share: float = 1.0,
 ) -> AdditiveWeight:
-    """The stored weight of a fitted linear.
+    """Return the stored weight of a fitted linear.
 
     Args:
         source: the linear as it was given, without padding.
@@ -47,7 +47,7 @@ def additive_weight(
 
 
 def small_codebook_notes(codebooks: list[Tensor], entries: list[int]) -> list[str]:
-    """Which codebooks came out smaller than asked for, or were left out.
+    """Return which codebooks came out smaller than asked for, or were left out.
 
     Args:
         codebooks: as fitted.
@@ -75,7 +75,7 @@ def additive_bits(
     stored_positions: int = 0,
     share: float = 1.0,
 ) -> BitCount:
-    """The bits of an `AdditiveWeight` of some shape.
+    """Return the bits of an `AdditiveWeight` of some shape.
 
     Args:
         shape: of the linear.

@@ -24,8 +24,8 @@ class AdditiveParams(StrictModel):
     )
     beam: int = Field(1, ge=1, le=64, description="partial codes kept by the feedback search")
     max_rounds: int = Field(8, ge=0, description="rounds of the alternation at most")
-    relative_gain: float = Field(0.03, ge=0, lt=1, description="stop below this gain a round")
-    codebook_steps: int = Field(4, ge=1, description="conjugate-gradient steps a round")
+    relative_gain: float = Field(0.03, ge=0, lt=1, description="stop below this gain per round")
+    codebook_steps: int = Field(4, ge=1, description="conjugate-gradient steps per round")
     kmeans_iterations: int = Field(8, ge=0)
     kmeans_sample: int = Field(16384, ge=1, description="sub-vectors that k-means looks at")
     damping: float = Field(
@@ -33,7 +33,7 @@ class AdditiveParams(StrictModel):
     )
 
     def alternation(self, train_codebooks: bool = True) -> AlternationSettings:
-        """The alternation that these parameters ask for."""
+        """Return the alternation that these parameters ask for."""
         from crvq.vq.alternate import AlternationSettings  # torch: not needed to read a command
 
         return AlternationSettings(

@@ -35,9 +35,9 @@ class AqlmMethod(LinearByLinear[AqlmParams]):
     and codes in turn. Codebooks have a closed-form solver here where the authors take Adam steps;
     codes are found with error feedback first, then by coordinate descent.
 
-    Budget rule: of d = 4, 8, 16 (or as asked), 1 to 4 codebooks, 2 to 8 bits an index (or as
-    asked), the layout with most code bits a weight; among equals the longest vectors, codebooks
-    stored as asked if there is room for that (else in 8 bits), and then the fewest of them.
+    Budget rule: of d = 4, 8, 16 (or as asked), 1 to 4 codebooks, 2 to 8 bits per index (or as
+    asked), the layout with most code bits per weight; among equals the longest vectors, codebooks
+    stored as asked if the budget allows (else in 8 bits), and then the fewest of them.
     """
 
     Params: ClassVar[type[StrictModel]] = AqlmParams

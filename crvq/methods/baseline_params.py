@@ -73,7 +73,7 @@ class BillmParams(StrictModel):
         128, ge=1, description="columns that share scales; null: the whole row"
     )
     feedback_columns: int = Field(
-        128, ge=1, description="columns rounded before later ones answer their errors"
+        128, ge=1, description="columns rounded before later ones compensate their errors"
     )
     most_salient: float = Field(
         0.383, ge=0, le=1, description="part of a block's columns that may be salient"
@@ -105,7 +105,7 @@ class AqlmParams(AdditiveParams):
     """The ``aqlm`` group of the configuration (arXiv 2401.06118, section 3)."""
 
     codebooks: int = Field(1, ge=1, le=16, description="m: codebooks, each for every group")
-    relative_gain: float = Field(0.02, ge=0, lt=1, description="stop below this gain a round")
+    relative_gain: float = Field(0.02, ge=0, lt=1, description="stop below this gain per round")
 
 
 class FullPrecisionParams(StrictModel):

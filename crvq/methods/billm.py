@@ -31,13 +31,13 @@ class BillmMethod(LinearByLinear[BillmParams]):
     In each block of columns: columns ranked by the sum of ``w² / U_jj²`` (U of H's inverse,
     as in the authors' code; section 3.2); as many of them salient as equation 5 likes best; a
     second sign for what the first leaves of salient weights; the others split in two by magnitude
-    at the best of 81 percentiles (section 3.3). Later columns answer errors, 128 at a time.
+    at the best of 81 percentiles (section 3.3). Later columns compensate errors, 128 at a time.
 
     The paper gives groups a scale only, the authors' code a centre too (``centres``); it also
     lets up to 49 of 128 columns be salient. Both searches take the weights' squared error, as the
-    paper has it, where the authors' code searches on the saliencies. Errors of
-    columns rounded together are answered by ``E U_bb⁻¹ U_b,rest``, the optimum; the authors' code
-    divides by U's diagonal. ``feedback_columns=1`` answers each column's error at once, as GPTQ
+    paper has it, where the authors' code searches on the saliencies. Errors of columns
+    rounded together are compensated by ``E U_bb⁻¹ U_b,rest``, the optimum; the authors' code
+    divides by U's diagonal. ``feedback_columns=1`` compensates each column's error at once, as GPTQ
     does: a few per cent less loss in four times the time. Both centres of a salient weight are
     stored as one.
 

@@ -1,4 +1,4 @@
-"""Bit budgets: which parameters of a method come to so many bits a weight, everything counted."""
+"""Bit budgets: which parameters of a method come to so many bits per weight, everything counted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BudgetError(ConfigError):
 
 
 def average_bits(shapes: Sequence[LinearShape], count: Callable[[LinearShape], BitCount]) -> float:
-    """Bits a weight over all ``shapes``."""
+    """Bits per weight over all ``shapes``."""
     kinds = Counter(shapes)
     total = sum(count(shape).total * times for shape, times in kinds.items())
     return total / sum(s.out_features * s.in_features * n for s, n in kinds.items())
@@ -40,7 +40,7 @@ def fit_layout(
     layouts: Iterable[P],
     count: Callable[[P, LinearShape], BitCount],
 ) -> P:
-    """The first of ``layouts`` that meets a budget: at most 3 % above it, and 20 % below.
+    """Return the first of ``layouts`` that meets a budget: at most 3 % above it, and 20 % below.
 
     Args:
         bits: the budget, an average over the weights of ``shapes``.
@@ -60,7 +60,7 @@ def fit_layout(
     nearest = min(reached, key=lambda average: abs(average - bits))
     raise BudgetError(
         f"budget.bits={bits:g}: the method cannot come to that on this model, everything counted; "
-        f"the nearest that it can reach is {nearest:.3f} bits a weight. Set "
+        f"the nearest that it can reach is {nearest:.3f} bits per weight. Set "
         f"budget.bits={nearest:.3f}, or budget.if_infeasible=nearest, or budget=layout and the "
         "method's own parameters",
         nearest,

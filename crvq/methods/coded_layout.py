@@ -33,7 +33,7 @@ class CodedLayout:
     notes: list[str] = field(default_factory=list)
 
     def critical_in_features(self) -> list[int]:
-        """The channels of critical groups, padding left out, in the order of coding."""
+        """Return the channels of critical groups, padding left out, in the order of coding."""
         leading = self.order[: self.critical * self.linear.group_size].tolist()
         return [channel for channel in leading if channel < self.source.weight.shape[1]]
 
@@ -84,7 +84,7 @@ def lay_out(
     importance = channel_importance(
         params.importance, weight, curvature, d, trial_entries, generator
     )
-    # Padding is neither important nor hot, whatever an ablation's importance says.
+    # Padding is never important, whatever an ablation's importance says.
     importance[in_features:] = -1.0
     energy = curvature.stiffness * weight.square().mean(0)
     energy[in_features:] = -1.0

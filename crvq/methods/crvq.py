@@ -205,7 +205,7 @@ class CrvqMethod(Method[CrvqParams]):
         return [codebook.to(linears[0].weight.device) for codebook in before]
 
     def _padded_curvature(self, linear: LinearInput) -> Curvature:
-        """One padded curvature for each input, however many linears read it."""
+        """Return one padded curvature for each input, however many linears read it."""
         return linear.curvature.padded(self.params.group_size, self.params.damping)
 
     def _result(

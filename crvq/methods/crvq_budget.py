@@ -18,11 +18,11 @@ _MOST_BITS = 8
 
 
 def crvq_layouts(asked: CrvqParams) -> Iterable[CrvqParams]:
-    """Most base code bits a weight first, then the longest vectors, then the dearest codebooks.
+    """Most base code bits per weight first, then the longest vectors, then the dearest codebooks.
 
     d is 2, 4, 8, 16 or as asked; the index has 2 to 8 bits, or up to as many as asked; extended
     codebooks have no more bits than the basic one. Codebooks are stored and shared as asked where
-    the budget has room for them, else in 8 bits, else also by a block's linears: in a small model
+    the budget allows, else in 8 bits, else also by a block's linears: in a small model
     they would otherwise take the place of codes. All else stays as asked: the critical ratio is
     what a run is about.
     """
@@ -53,7 +53,7 @@ def _storages(asked: CrvqParams) -> list[dict[str, Any]]:
 
 
 def crvq_bits(params: CrvqParams, shape: LinearShape, shapes: Sequence[LinearShape]) -> BitCount:
-    """The bits of one linear of a model.
+    """Return the bits of one linear of a model.
 
     Exact where codebooks are a linear's own; shared ones are taken to have all their entries.
 
@@ -77,7 +77,7 @@ def crvq_bits(params: CrvqParams, shape: LinearShape, shapes: Sequence[LinearSha
 
 
 def _share(params: CrvqParams, shape: LinearShape, shapes: Sequence[LinearShape]) -> float:
-    """The part of a set of codebooks that a linear pays for, by its weights."""
+    """Return the part of a set of codebooks that a linear pays for, by its weights."""
     if params.codebook_scope == "linear":
         return 1.0
     own = shape.out_features * shape.in_features

@@ -30,7 +30,7 @@ class CrvqParams(AdditiveParams):
     )
     codebook_scope: Literal["linear", "block", "model"] = Field(
         "linear",
-        description="who shares codebooks: nobody (the paper), a block's linears, or all linears "
+        description="who shares codebooks: no one (the paper), a block's linears, or all linears "
         "of a kind",
     )
     warm_start: Annotated[bool, NeutralAt(False)] = Field(

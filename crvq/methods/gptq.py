@@ -1,4 +1,4 @@
-"""GPTQ: uniform grids, each column's error answered by the columns after it."""
+"""GPTQ: uniform grids, each column's error compensated by the columns after it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from crvq.weights.bits import BitCount
 class GptqMethod(LinearByLinear[GptqParams]):
     """GPTQ (arXiv 2210.17323, algorithm 1), asymmetric min-max grids.
 
-    A group's grid is fitted when its columns' turn comes, to weights that have answered all
+    A group's grid is fitted when its columns' turn comes, to weights that have compensated all
     earlier errors (the authors' code without ``static_groups``). With ``act_order`` groups are
     made of neighbours in the quantization order, as in the authors' code, and that order is
     stored and counted. Budget rule: RTN's, with ``act_order`` as asked.

@@ -20,7 +20,7 @@ from crvq.vq.patch_columns import PatchColumns
 from crvq.weights.bits import BitCount
 from crvq.weights.patch_vq import PatchSizes, PatchWeight
 
-# What a budget may spend on codebooks, in bits a weight of a large layer.
+# What a budget may spend on codebooks, in bits per weight of a large layer.
 _OVERHEADS = (0.25, 0.125, 0.0625, 0.03125)
 
 
@@ -28,14 +28,14 @@ _OVERHEADS = (0.25, 0.125, 0.0625, 0.03125)
 class GptvqMethod(LinearByLinear[GptvqParams]):
     """GPTVQ (arXiv 2402.15319, algorithm 1).
 
-    Strips of columns are quantized in turn, d columns at a time, later columns answering the
+    Strips of columns are quantized in turn, d columns at a time, later columns compensating the
     errors of earlier ones. A codebook serves some rows of a strip: weighted EM from seeds spread
     by Mahalanobis distance, entries in 8 bits with a float16 step. At the end codebooks are
     updated for fixed codes (by conjugate gradient, where the authors take gradient steps) and
     kept if the loss of the rounded ones is lower. Rows of a patch are evened out, so that patches
     of one linear are nearly equal.
 
-    Budget rule: of d = 1, 2, 4, 8 and 1 to 8 bits an index, the layout with most code bits a
+    Budget rule: of d = 1, 2, 4, 8 and 1 to 8 bits per index, the layout with most code bits per
     weight; among equals the longest vectors, then the smallest patches.
     """
 
@@ -99,7 +99,7 @@ class GptvqMethod(LinearByLinear[GptvqParams]):
             stored.entries, stored.steps = kept
 
     def layouts(self) -> Iterable[GptvqParams]:
-        """Most code bits a weight first, then longest vectors, then smallest patches."""
+        """Most code bits per weight first, then longest vectors, then smallest patches."""
         choices = [(d, bits) for d in (1, 2, 4, 8) for bits in range(1, 9)]
         choices.sort(key=lambda choice: (-choice[1] / choice[0], -choice[0]))
         for d, bits in choices:

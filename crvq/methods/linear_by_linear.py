@@ -59,7 +59,7 @@ class LinearByLinear(Method[P]):
         yield from parallel_map(self._timed, linears, sizes, linears[0].weight.device.type)
 
     def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> P:
-        """The first of `layouts` that comes to ``bits``; see `crvq.methods.budget`."""
+        """Return the first of `layouts` that comes to ``bits``; see `crvq.methods.budget`."""
         return fit_layout(bits, shapes, self.layouts(), self.count)
 
     def _timed(self, linear: LinearInput) -> QuantizedLinear:

@@ -6,7 +6,7 @@ from crvq.weights.quantized import QuantizedWeight
 
 
 def dead_channels_notes(count: int) -> list[str]:
-    """The note on ``count`` dead channels of a linear's input; none where there are none."""
+    """Return the note on ``count`` dead channels of a linear's input; none where there are none."""
     if not count:
         return []
     named = "1 dead channel" if count == 1 else f"{count} dead channels"

@@ -26,13 +26,13 @@ class PbLlmMethod(LinearByLinear[PbLlmParams]):
     """PB-LLM without training (GPTQ-PB; arXiv 2310.00034, section 3.3).
 
     The largest weights of a group of columns (all rows together) are salient and take an
-    asymmetric min-max grid a row, fitted to the row as it was; the others are signs with the
-    least-squares scale ``mean |w|`` a row (section 3.4). Columns are quantized in turn, later ones
-    answering the errors of earlier ones. With whole rows, the authors' default, salient weights
-    and scales are those of the original weight; with shorter groups they follow the weights as
-    they are when the group's turn comes. "hessian" is the authors' code's ``w² / U_jj²``. Their
-    code subtracts a mean besides, averaged over salient places too; the paper's text does not,
-    and neither is done here.
+    asymmetric min-max grid per row, fitted to the row as it was; the others are signs with the
+    least-squares scale ``mean |w|`` per row (section 3.4). Columns are quantized in turn, later
+    ones compensating the errors of earlier ones. With whole rows, the authors' default, salient
+    weights and scales are those of the original weight; with shorter groups they follow the
+    weights as they are when the group's turn comes. "hessian" is the authors' code's
+    ``w² / U_jj²``. Their code also subtracts a mean, averaged over salient places too; the paper's
+    text does not, and neither is done here.
 
     Everything is counted: the authors' 1.7 bits (a tenth salient) leave out the mask and the
     scales; a record's ``effective`` has their count as ``bits_as_published``. The mask is stored

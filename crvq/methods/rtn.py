@@ -26,7 +26,7 @@ class RtnMethod(LinearByLinear[RtnParams]):
     """Round to nearest on an asymmetric min-max grid, blind to activations.
 
     A step (float16) and a zero point (``bits`` wide) for each row of each group are stored and
-    counted. Budget rule: the most bits a code, then the smallest groups, that it pays for.
+    counted. Budget rule: the most bits per code, then the smallest groups, that it pays for.
     """
 
     Params: ClassVar[type[StrictModel]] = RtnParams
@@ -55,7 +55,7 @@ def grid_columns(linear: LinearInput, bits: int, group_size: int | None) -> Grid
 
 
 def uniform_weight(columns: GridColumns, order: torch.Tensor | None = None) -> UniformWeight:
-    """The weight that filled grids stand for."""
+    """Return the weight that filled grids stand for."""
     return UniformWeight(
         columns.bits, columns.span, columns.codes, columns.steps, columns.zeros, order
     )
@@ -71,7 +71,7 @@ def uniform_layouts() -> Iterable[tuple[int, int | None]]:
 def uniform_bits(
     shape: LinearShape, bits: int, group_size: int | None, *, reordered: bool
 ) -> BitCount:
-    """The bits of a `UniformWeight` of some shape."""
+    """Return the bits of a `UniformWeight` of some shape."""
     _, out_features, in_features = shape
     span = min(group_size or in_features, in_features)
     return UniformWeight.count(

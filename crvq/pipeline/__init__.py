@@ -1,1 +1,1 @@
-"""The walk: from a typed configuration to a run record."""
+"""A run: from a typed configuration to a run record."""

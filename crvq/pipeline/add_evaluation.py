@@ -31,7 +31,7 @@ from crvq.tracking.record_schema import AddedEvaluation, load_record
 
 
 def missing_here(folder: Path, asked: RunConfig) -> EvalConfig:
-    """What of ``asked.eval`` the finished run in ``folder`` lacks.
+    """Return what of ``asked.eval`` the finished run in ``folder`` lacks.
 
     Raises:
         ConfigError: the run is not finished, or its record is of another version.
@@ -48,7 +48,7 @@ def missing_here(folder: Path, asked: RunConfig) -> EvalConfig:
 
 
 def nothing_missing(folder: Path, asked: RunConfig) -> bool:
-    """Whether the finished run in ``folder`` has all that ``asked.eval`` asks for."""
+    """Return whether the finished run in ``folder`` has all that ``asked.eval`` asks for."""
     return is_empty(missing_here(folder, asked))
 
 
@@ -60,7 +60,7 @@ def with_recorded_evaluation(folder: Path, asked: RunConfig) -> RunConfig:
 
 
 def is_measurable(folder: Path) -> bool:
-    """Whether the packed blocks of a finished run are still there (or it has none).
+    """Return whether the packed blocks of a finished run are still there (or it has none).
 
     Raises:
         CheckpointError: a newer version wrote them, so that they are neither read nor replaced.

@@ -1,4 +1,4 @@
-"""Block fine-tuning on the walk: which activations a block is trained on."""
+"""Block fine-tuning: which activations a block is trained on."""
 
 from __future__ import annotations
 

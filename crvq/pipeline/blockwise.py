@@ -92,7 +92,7 @@ class BlockwiseQuantizer:
         self._listener.stage_finished("quantize", time.perf_counter() - started)
 
     def block_inputs(self, index: int) -> tuple[list[LinearInput], list[LinearSlot], list[Tensor]]:
-        """A block's linears with the curvature of their inputs, and the block's outputs.
+        """Return a block's linears with the curvature of their inputs, and the block's outputs.
 
         The outputs are those of the weights as they are now (full precision).
         """
@@ -162,20 +162,20 @@ class BlockwiseQuantizer:
             self._method.restore_shared(stored)
             return
         first = list(self._stream.hidden)
-        surveyed = []
-        self._listener.stage_started("survey", max(wanted) + 1)
+        shown = []
+        self._listener.stage_started("prepare", max(wanted) + 1)
         started = time.perf_counter()
         for index in range(max(wanted) + 1):
             if index in wanted:
                 inputs, _, self._stream.hidden = self.block_inputs(index)
-                surveyed.append(inputs)
+                shown.append(inputs)
             else:
                 self._stream.advance(index)
-            self._listener.stage_advanced("survey", f"block {index}")
+            self._listener.stage_advanced("prepare", f"block {index}")
         self._stream.hidden = first
-        self._method.prepare(surveyed, kinds)
+        self._method.prepare(shown, kinds)
         self._store.save_shared(self._method.shared_tensors())
-        self._listener.stage_finished("survey", time.perf_counter() - started)
+        self._listener.stage_finished("prepare", time.perf_counter() - started)
 
     def _restore(self, index: int) -> list[LayerRow]:
         """Put a stored block in place and pass on the activations that it led to."""

@@ -12,9 +12,9 @@ from crvq.methods.budget import BudgetError
 
 
 def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShape]) -> Method:
-    """The method with the parameters that its rule finds for the budget; itself without one.
+    """Return the method with the parameters that its rule finds for the budget; itself without one.
 
-    With ``budget.if_infeasible=nearest`` a budget out of reach becomes the nearest in reach.
+    With ``budget.if_infeasible=nearest`` a budget infeasible becomes the nearest in reach.
 
     Raises:
         ConfigError: the method has no rule, or the budget is out of its reach (`BudgetError`).
@@ -36,7 +36,7 @@ def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShap
 
 
 def fitted_params(config: RunConfig, method: Method) -> dict[str, Any]:
-    """The parameters that a budget changed, for the record's ``effective``."""
+    """Return the parameters that a budget changed, for the record's ``effective``."""
     used = getattr(method, "params", None)
     if config.budget.bits is None or used is None:
         return {}

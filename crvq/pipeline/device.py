@@ -8,12 +8,12 @@ from crvq.errors import ConfigError
 
 
 def device_name(device: torch.device) -> str | None:
-    """What the maker calls a GPU; None for a CPU, whose model the record has anyway."""
+    """Return what the maker calls a GPU; None for a CPU, whose model the record has anyway."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device behind the run's ``device``; ``auto`` is the first GPU if there is one.
+    """Return the device behind the run's ``device``; ``auto`` is the first GPU if there is one.
 
     Raises:
         ConfigError: a name torch does not know, or a GPU where there is none.

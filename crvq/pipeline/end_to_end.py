@@ -173,8 +173,8 @@ class EndToEndStage:
     def _on_step(self, state: TrainingState) -> None:
         point = state.points[-1]
         perplexity = point.validation_perplexity
-        beside = "" if perplexity is None else f", perplexity {perplexity:.1f}"
-        note = f"validation loss {point.validation_loss:.4f}{beside}"
+        more = "" if perplexity is None else f", perplexity {perplexity:.1f}"
+        note = f"validation loss {point.validation_loss:.4f}{more}"
         self._listener.stage_advanced(_STAGE, note)
 
     def _free_values(self, blocks: Sequence[nn.Module], before: BlockStore) -> FreeValues:

@@ -135,7 +135,7 @@ class PerplexityMeasure:
 
 
 def described(text: EvaluationText) -> dict[str, object]:
-    """What a record says of a dataset beside its numbers."""
+    """Return what a record says of a dataset apart from its numbers."""
     windows, context = text.windows.shape
     return {
         "tokens": context + (windows - 1) * (context - text.overlap),
@@ -172,7 +172,7 @@ class AgreementMeasure:
     def full_precision(self) -> None:
         """Keep the last hidden states; nothing is recorded yet."""
         context = self._context
-        stage = f"full precision's answers on {self._dataset}"
+        stage = f"full precision's predictions on {self._dataset}"
         context.listener.stage_started(stage, len(self._windows))
         begun = time.perf_counter()
         self._reference = final_hidden_states(
@@ -209,7 +209,7 @@ class AgreementMeasure:
             context=result.context,
             windows=result.windows,
             protocol=f"{self._text.description}; first {result.windows} windows of "
-            f"eval.perplexity.{self._dataset}, KL(full precision || quantized) in nats a token",
+            f"eval.perplexity.{self._dataset}, KL(full precision || quantized) in nats per token",
         )
 
 
@@ -273,7 +273,7 @@ class GenerationMeasure:
 
 
 def _measures(config: EvalConfig, context: RunContext) -> list[Measure]:
-    """The measurements that ``config`` asks for.
+    """Return the measurements that ``config`` asks for.
 
     Raises:
         ConfigError: one that cannot be made on this model.

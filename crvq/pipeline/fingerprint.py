@@ -50,5 +50,5 @@ def fingerprint(
 
 
 def derived_seed(seed: int, name: str) -> int:
-    """Return a seed of its own for each named thing, whatever was drawn before it."""
+    """Return a separate seed for each named thing, independent of what was drawn before."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7], "big")

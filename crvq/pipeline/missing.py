@@ -9,10 +9,10 @@ from crvq.tracking.record_schema import Record
 def missing_evaluation(
     record: Record, done: EvalConfig, wanted: EvalConfig, quantizes: bool, again: bool = False
 ) -> EvalConfig:
-    """What of ``wanted`` is not in ``record``.
+    """Return what of ``wanted`` is not in ``record``.
 
-    A dataset whose name is taken by another protocol gets a name of its own
-    (``wikitext2_4096`` beside ``wikitext2``): what was measured stays.
+    A dataset whose name is taken by another protocol gets its own name
+    (``wikitext2_4096`` next to ``wikitext2``): what was measured stays.
 
     Args:
         record: of the finished run.
@@ -34,7 +34,7 @@ def missing_evaluation(
         names[name]: dataset
         for name, dataset in wanted.perplexity.items()
         # A value whose dataset is not in ``done`` is left from an attempt that failed later on:
-        # nobody can say by which protocol it was taken.
+        # its protocol is unknown.
         if again
         or names[name] not in done.perplexity
         or getattr(record.perplexity.get(names[name]), which, None) is None
@@ -49,12 +49,12 @@ def missing_evaluation(
 
 
 def is_empty(config: EvalConfig) -> bool:
-    """Whether nothing at all is asked for."""
+    """Return whether nothing at all is asked for."""
     return not any(asked for _, asked in config)
 
 
 def with_added(done: EvalConfig, added: EvalConfig) -> EvalConfig:
-    """The eval group of a record after ``added`` was measured too."""
+    """Return the eval group of a record after ``added`` was measured too."""
     changes = {name: asked for name, asked in added if asked and name != "perplexity"}
     changes["perplexity"] = {**done.perplexity, **added.perplexity}
     if done.zero_shot is not None and added.zero_shot is not None:
@@ -67,7 +67,7 @@ def with_added(done: EvalConfig, added: EvalConfig) -> EvalConfig:
 def _tasks_missing(
     done: ZeroShotConfig | None, wanted: ZeroShotConfig | None, again: bool
 ) -> ZeroShotConfig | None:
-    """The zero-shot tasks that were not measured yet, or were put in another way."""
+    """Return the zero-shot tasks that were not measured yet, or were put in another way."""
     if done is None or wanted is None or again or not _put_alike(done, wanted):
         return wanted
     tasks = tuple(task for task in wanted.tasks if task not in done.tasks)
@@ -75,7 +75,7 @@ def _tasks_missing(
 
 
 def _put_alike(one: ZeroShotConfig, other: ZeroShotConfig) -> bool:
-    """Whether both ask questions in the same way, be they the same tasks or not."""
+    """Return whether both ask questions in the same way, be they the same tasks or not."""
     return one.model_copy(update={"tasks": other.tasks}) == other
 
 

@@ -55,8 +55,8 @@ def attempt_folder(folder: Path, *, force: bool = False) -> Path:
     `publish` moves into place once it is complete. A forced run does not resume an unfinished
     attempt that was not forced, which is moved aside.
     """
-    beside = folder.parent / ATTEMPTS / folder.name
-    working = beside if RunRecord.is_complete(folder) else folder
+    attempt = folder.parent / ATTEMPTS / folder.name
+    working = attempt if RunRecord.is_complete(folder) else folder
     if force and (working / RECORD_FILE).exists() and not _is_forced(working):
         move_aside(working, folder.parent, REPLACED)
     return working

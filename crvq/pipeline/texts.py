@@ -33,7 +33,7 @@ class EvaluationText:
     overlap: int = 0
     """Tokens of a window that the one before has scored already."""
     scored_bytes: int | None = None
-    """UTF-8 bytes that the scored tokens stand for; None if the tokenizer cannot tell."""
+    """UTF-8 bytes that the scored tokens stand for; None if the tokenizer cannot say."""
     protocol: str = "windows do not overlap"
     bos: Bos = "none"
     """Whether each window begins with BOS."""
@@ -111,7 +111,7 @@ def _calibration_windows(config: RunConfig, tokens: Tensor, bos: int | None) -> 
 
 
 def _documents(config: TextConfig, cache: Path, loaded: LoadedModel, key: str) -> Documents:
-    """The documents of a text; an error names the key that asked for it."""
+    """Return the documents of a text; an error names the key that asked for it."""
     try:
         return load_documents(config, cache, loaded)
     except CrvqError as error:

@@ -25,7 +25,7 @@ class ZeroShotMeasure:
         config: tasks and how they are put.
 
     Raises:
-        ConfigError, SourceError: tasks that are not known or whose questions cannot be had.
+        ConfigError, SourceError: tasks that are not known or whose questions are unavailable.
     """
 
     def __init__(self, context: RunContext, config: ZeroShotConfig) -> None:
@@ -95,7 +95,7 @@ class ZeroShotMeasure:
             "seconds": result.seconds,
         }
         for name, scores in result.tasks.items():
-            told: dict[str, Any] = scores.model_dump(exclude={"metrics"})
+            entry: dict[str, Any] = scores.model_dump(exclude={"metrics"})
             self._context.results.set_zero_shot(
                 name,
                 {
@@ -106,7 +106,7 @@ class ZeroShotMeasure:
                     }
                     for metric, score in scores.metrics.items()
                 },
-                **told,
+                **entry,
                 **how,
                 **{f"{which}_work": speed},
             )
@@ -133,6 +133,6 @@ class _Stages:
 
 
 def _calibrated_on_boolq(context: RunContext) -> bool:
-    """Whether calibration text is made of BoolQ's passages."""
+    """Return whether calibration text is made of BoolQ's passages."""
     calibration = context.config.calibration
     return calibration.source == "boolq_wikipedia" and calibration.path is None

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _watch_note(results: Path, experiment: str | None, reference: bool) -> str:
-    """What is being waited for: silence would look as if the page were there."""
+    """Return what is being waited for: silence would look as if the page were there."""
     end = "Ctrl-C ends it"
     if any(run_folders(results, experiment, reference=reference)):
         return f"watching {results}; {end}"

@@ -12,7 +12,7 @@ from crvq.report.run_labels import Record, marked_labels
 
 
 def agreement_table(records: Sequence[Record]) -> Table | None:
-    """A row for every run and dataset: KL divergence and top-1 agreement.
+    """Return a row for every run and dataset: KL divergence and top-1 agreement.
 
     Args:
         records: as for :func:`crvq.report.closing_table.closing_table`.

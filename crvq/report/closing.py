@@ -25,7 +25,7 @@ def print_closing(
     Args:
         records: one run's record, or those of all jobs of a sweep in order.
         console: stdout by default.
-        asked: the run that was asked for, where the other records only stand beside it.
+        asked: the run that was asked for, where the others are there for comparison.
     """
     console = console or Console()
     records = _distinct(records)
@@ -57,7 +57,7 @@ def print_closing(
 
 
 def _reused(records: Sequence[Record]) -> list[str]:
-    """How many runs were computed now, where some were not."""
+    """Return how many runs were computed now, where some were not."""
     reused = sum(bool(record.get("reused")) for record in records)
     if not reused:
         return []

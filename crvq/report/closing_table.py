@@ -23,10 +23,10 @@ _DatasetColumn = tuple[str, int, int, str | None]
 
 
 def closing_table(records: Sequence[Record]) -> Table:
-    """A table of runs: full precision first, then each run in the order given.
+    """Return a table of runs: full precision first, then each run in the order given.
 
     A run is named by the values that set it apart, with what was used where it was not what was
-    asked (:func:`run_labels`). Columns: bits a weight with everything counted, over quantized
+    asked (:func:`run_labels`). Columns: bits per weight with everything counted, over quantized
     weights and over all of them; perplexity on every dataset (a column for every protocol, as
     its head says: numbers of different contexts or texts never share one); time. Below the
     table: why runs failed, and what must be known of the models.
@@ -95,7 +95,7 @@ def _run_cells(record: Record, label: str, datasets: Sequence[_DatasetColumn]) -
 def _full_precision_rows(
     records: Sequence[Record], datasets: Sequence[_DatasetColumn]
 ) -> list[dict[str, Any]]:
-    """A row for every model; two where runs measured different values for the same model."""
+    """Return a row for every model; two where runs measured different values for the same model."""
     rows: list[dict[str, Any]] = []
     for record in records:
         values = {
@@ -162,7 +162,7 @@ def _dataset_heads(columns: Sequence[_DatasetColumn]) -> list[str]:
 
 
 def _protocol_lines(heads: dict[_DatasetColumn, str]) -> list[str]:
-    """What short heads leave out."""
+    """Return what short heads leave out."""
     lines = []
     for (name, context, tokens, part), head in heads.items():
         if f"{tokens:,} tokens" not in head:
@@ -178,7 +178,7 @@ def _two_lines(part: str) -> str:
 
 
 def _title(records: Sequence[Record]) -> str:
-    """The models and methods of the table."""
+    """Return the models and methods of the table."""
     parts: list[str] = []
     for key in ("model", "method"):
         parts += dict.fromkeys(str(record[key]) for record in records if key in record)
@@ -194,7 +194,7 @@ def _caption(
         if record.get("status") in {"failed", "stopped"}
     ]
     lines += _protocol_lines(heads)
-    lines.append("Bits a weight: codes, codebooks, scales and permutations, all counted.")
+    lines.append("Bits per weight: codes, codebooks, scales and permutations, all counted.")
     lines += entropy_note(records)
     lines += [str(record["model_note"]) for record in records if record.get("model_note")]
     return escape("\n".join(dict.fromkeys(lines)))

@@ -1,4 +1,4 @@
-"""Which stages of fine-tuning a run had, told from its configuration."""
+"""Which stages of fine-tuning a run had, from its configuration."""
 
 from __future__ import annotations
 

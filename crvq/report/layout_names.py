@@ -19,8 +19,8 @@ _Params = dict[str, Any]
 def name_settings(settings: pd.DataFrame) -> list[str]:
     """Return a name for every row: ``CRVQ-1bit``, ``CRVQ 1x8 g8 + 3x8, λ=0.02 · reorder=sorted``.
 
-    The name of a preset where it is one, else the layout; after the dot what tells rows of the same
-    model and name apart.
+    The name of a preset where it is one, else the layout; after the dot what distinguishes
+    rows of the same model and name.
 
     Args:
         settings: of :func:`crvq.report.settings.over_seeds`.
@@ -57,7 +57,7 @@ def preset_name(row: dict[Any, Any]) -> str | None:
 
 
 def layout_name(row: dict[Any, Any], *, ratio: bool = True) -> str:
-    """The method and its layout; the method alone where its notation is not known.
+    """Return the method and its layout; the method alone where its notation is not known.
 
     Args:
         row: of :func:`crvq.report.settings.over_seeds`.
@@ -79,7 +79,7 @@ def layout_name(row: dict[Any, Any], *, ratio: bool = True) -> str:
 
 
 def method_name(method: str) -> str:
-    """A method as its paper spells it."""
+    """Return a method as its paper spells it."""
     return _SPELLED.get(method, method.upper())
 
 
@@ -154,7 +154,7 @@ _LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[_Params], str]]] = {
 
 
 def _chosen(row: dict[Any, Any], key: str) -> object:
-    """What a budget chose, where there is one; λ as asked: tables show what it comes to.
+    """Return what a budget chose, where there is one; λ as asked: tables show what it comes to.
 
     A budget may choose null: a group size of null is whole rows.
     """

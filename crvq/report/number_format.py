@@ -123,7 +123,7 @@ def _alone(style: Style, form: _Form, number: float) -> str:
 
 
 def _with_spread(form: _Form, number: float, std: float | None) -> str | None:
-    """The number with its spread; None where there is none worth showing."""
+    """Return the number with its spread; None where there is none worth showing."""
     if not std or not math.isfinite(std):
         return None
     exponent = _exponent(std * form.factor)
@@ -137,5 +137,5 @@ def _with_spread(form: _Form, number: float, std: float | None) -> str | None:
 
 
 def _exponent(size: float) -> int:
-    """The power of ten of a positive number's first digit, after rounding to two digits."""
+    """Return the power of ten of a positive number's first digit, after rounding to two digits."""
     return int(f"{size:.1e}".split("e")[1])

@@ -21,14 +21,14 @@ class Column:
     head: str
     style: Style = "text"
     only_csv: bool = False
-    """Provenance such as run ids, which no printed table has room for."""
+    """Provenance such as run ids, which printed tables leave out."""
 
 
 @dataclass(frozen=True)
 class PaperTable:
     """A frame with unrounded numbers, and all that is needed to print it.
 
-    A column ``<key> std`` beside ``<key>`` holds the spread over seeds and is shown with it.
+    A column ``<key> std`` next to ``<key>`` holds the spread over seeds and is shown with it.
     """
 
     name: str
@@ -64,17 +64,17 @@ class PaperTable:
         ]
 
     def missing(self) -> str:
-        """What to say in place of an empty table."""
+        """Return what to say in place of an empty table."""
         how = f" Run `{self.made_by}` first." if self.made_by else ""
         return f"No records for this table yet.{how}"
 
     def raw(self) -> pd.DataFrame:
-        """All columns unrounded, spreads included, in the order of ``columns``."""
+        """Return all columns unrounded, spreads included, in the order of ``columns``."""
         keys = [key for column in self.columns for key in (column.key, column.key + STD)]
         return self.frame[[key for key in keys if key in self.frame]]
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows."""
+        """Return what a notebook shows."""
         from crvq.report.table_files import to_markdown
 
         return to_markdown(self)

@@ -83,7 +83,7 @@ def protocol_labels(runs: pd.DataFrame) -> list[str]:
 
 
 def is_partial(label: str) -> bool:
-    """Whether a protocol, by its label, reads less of the text than papers do."""
+    """Return whether a protocol, by its label, reads less of the text than papers do."""
     drawn = _COUNT_DRAWN.search(label)
     return bool(_FIRST.search(label)) or (drawn is not None and int(drawn[1]) < WHOLE_SAMPLE)
 
@@ -124,7 +124,7 @@ def _results(row: Mapping[Any, Any]) -> dict[Protocol, tuple[float, float]]:
 
 
 def _labels(protocols: list[Protocol]) -> dict[Protocol, str]:
-    """A label each, as short as tells them apart."""
+    """Return one label each, as short as it can be without two being equal."""
     labels = {}
     for protocol in protocols:
         for detail in range(4):

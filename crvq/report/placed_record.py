@@ -1,4 +1,4 @@
-"""A record as it lies here, whoever made it and wherever."""
+"""A record as it lies here, made here or elsewhere."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class PublishedError(CrvqError):
 
 
 def read_published(path: Path) -> pd.DataFrame:
-    """The published numbers, typed.
+    """Return the published numbers, typed.
 
     Args:
         path: the CSV, or the results folder (:func:`published_path`).
@@ -87,13 +87,13 @@ def published_path(results_dir: Path) -> Path:
 
 
 def stated_bits(text: str) -> float | None:
-    """Bits a weight from what a source prints; parts in brackets are added."""
+    """Bits per weight from what a source prints; parts in brackets are added."""
     numbers = [float(number) for number in _NUMBER.findall(text)]
     return sum(numbers) if numbers else None
 
 
 def stated_context(text: str) -> int | None:
-    """The context in tokens, where the text names exactly one."""
+    """Return the context in tokens, where the text names exactly one."""
     if text.strip().isdecimal():
         return int(text)
     named = {int(number) for number in _CONTEXT.findall(text)}

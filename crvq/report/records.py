@@ -159,7 +159,7 @@ def origin(record: Mapping[Any, Any]) -> str:
 
 
 def damaged_record(folder: Path, error: RecordError) -> dict[str, Any]:
-    """What stands in for a record that cannot be read."""
+    """Return what stands in for a record that cannot be read."""
     return {
         "run_id": folder.name,
         "experiment": folder.parent.name,

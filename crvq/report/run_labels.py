@@ -1,4 +1,4 @@
-"""What tells runs apart: the parts of their configurations that differ."""
+"""What distinguishes runs: the parts of their configurations that differ."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def differing_values(records: Sequence[Record]) -> list[dict[str, Any]]:
 
     Keys that do not change results are left out, and so are values that follow from the choice
     of a model, method or budget which is itself among the keys. A part that is null in some
-    records and has keys in others (``finetune.block``) is a key of its own, null or ``on``; its
+    records and has keys in others (``finetune.block``) is its own key, null or ``on``; its
     own keys are there only if they differ where it is on. Records without a configuration
     (jobs that failed before they had one) get no values and are not compared.
     """
@@ -43,11 +43,11 @@ def differing_values(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def run_labels(records: Sequence[Record]) -> list[str]:
-    """A short name for every record: the values that set it apart from the others.
+    """Return a short name for every record: the values that set it apart from the others.
 
     A key is shortened to its last part where that is clear. What could not be used as asked is
     always there, with what was used instead: ``critical_ratio=0.02 → 0.0139``. The method comes
-    first unless the values tell it (``method=gptvq``) or it is the same for all. A record's own
+    first unless the values imply it (``method=gptvq``) or it is the same for all. A record's own
     ``label``, if it has one, wins.
     """
     differing = differing_values(records)
@@ -107,7 +107,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def show(value: object, digits: int = 6) -> str:
-    """A configuration value as one would type it."""
+    """Return a configuration value as one would type it."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
@@ -128,14 +128,14 @@ def _dots(key: str) -> list[int]:
 
 
 def _differs(key: str, flats: Sequence[dict[str, Any]], switches: set[str]) -> bool:
-    """Whether records differ in a key; below a switch, whether those do that have it on."""
+    """Return whether records differ in a key; below a switch, whether those do that have it on."""
     if any(key[:end] in switches for end in _dots(key)):
         flats = [flat for flat in flats if key in flat]
     return len({_text(flat, key) for flat in flats}) > 1
 
 
 def _follows(key: str, differing: Sequence[str], flats: Sequence[dict[str, Any]]) -> bool:
-    """Whether the value of ``key`` is the same wherever its group's leader is."""
+    """Return whether the value of ``key`` is the same wherever its group's leader is."""
     leader = _LEADERS.get(key.split(".")[0])
     if leader is None or leader == key or leader not in differing:
         return False

@@ -68,7 +68,7 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def setting_labels(settings: pd.DataFrame, but: Sequence[str] = ()) -> list[str]:
-    """What sets each row apart from the others, as :func:`run_labels` says it.
+    """Return what sets each row apart from the others, as :func:`run_labels` says it.
 
     Args:
         settings: of :func:`over_seeds`.
@@ -108,7 +108,7 @@ def of_one_device(settings: pd.DataFrame, column: str) -> float:
 
 
 def model_notes(settings: pd.DataFrame) -> list[str]:
-    """What every table with a model must say (weights that were 4 bit before)."""
+    """Return what every table with a model must say (weights that were 4 bit before)."""
     pairs = zip(settings["model"], settings["model_note"], strict=True)
     return [f"{model}: {note}." for model, note in pairs if isinstance(note, str) and note]
 
@@ -126,7 +126,7 @@ def _same_within(settings: Sequence[dict[str, Any]], stages: Sequence[str]) -> l
 
 
 def _origins(values: pd.Series) -> str:
-    """Where the runs of one row come from, each place once."""
+    """Return where the runs of one row come from, each place once."""
     return "; ".join(dict.fromkeys(value or "own" for value in values)) if any(values) else ""
 
 
@@ -135,7 +135,7 @@ def _is_measured(name: str) -> bool:
 
 
 def _record(row: dict[Any, Any], but: set[str]) -> Record:
-    """The row as a record that :func:`run_labels` reads."""
+    """Return the row as a record that :func:`run_labels` reads."""
     kept = {key: value for key, value in row["settings"].items() if key not in but}
     params = {key.removeprefix(_PARAMS): kept.pop(key) for key in list(kept) if _PARAMS in key}
     config = {key.removeprefix(CONFIG): value for key, value in kept.items()}

@@ -29,7 +29,7 @@ class SweepTable(Callback):
             sweep_table:
               _target_: crvq.report.sweep_callback.SweepTable
 
-    Jobs tell where their record lies with :func:`announce_record`, or by returning the run's
+    Jobs announce where their record lies with :func:`announce_record`, or by returning the run's
     folder. The table is printed by ``on_multirun_end``; Hydra does not call that when a job
     failed (or on Ctrl-C), so it is then printed when the process ends.
     """
@@ -119,7 +119,7 @@ def _sweep_dir(hydra: Any) -> Path:  # noqa: ANN401 - the hydra node of a config
 
 
 def _run_folder(returned: object) -> Path | None:
-    """The run's folder, absolute, if a job returned it or its ``record.json``."""
+    """Return the run's folder, absolute, if a job returned it or its ``record.json``."""
     if not isinstance(returned, (str, Path)):
         return None
     path = Path(returned).absolute()

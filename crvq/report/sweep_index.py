@@ -47,7 +47,7 @@ def update_job(sweep_dir: Path, number: int, **values: Any) -> None:  # noqa: AN
 
 
 def read_jobs(sweep_dir: Path) -> list[SweepJob]:
-    """All jobs that have begun, by number."""
+    """Return all jobs that have begun, by number."""
     entries = (
         json.loads(path.read_text(encoding="utf-8"))
         for path in (sweep_dir / _FOLDER).glob("*.json")
@@ -57,7 +57,7 @@ def read_jobs(sweep_dir: Path) -> list[SweepJob]:
 
 
 def sweep_records(sweep_dir: Path) -> list[Record]:
-    """The records of a sweep's jobs, in order; also of jobs that had nothing left to do.
+    """Return the records of a sweep's jobs, in order; also of jobs that had nothing left to do.
 
     A job without a record (its configuration was refused, or it was killed at once) gets one
     with ``status``, ``error`` and a ``label`` made of its overrides.

@@ -67,7 +67,7 @@ def to_markdown(table: PaperTable) -> str:
 
 
 def to_latex(table: PaperTable) -> str:
-    r"""A ``table`` with ``booktabs`` rules; label ``tab:<name>``. For ``\input``.
+    r"""Return a ``table`` with ``booktabs`` rules; label ``tab:<name>``. For ``\input``.
 
     A table wider than the line is shrunk to it (``graphicx``); one longer than a page becomes a
     ``longtable``.
@@ -181,7 +181,7 @@ def _alignments(table: PaperTable) -> list[str]:
 
 
 def _latex_head(column: Column) -> str:
-    """A long head in several lines, broken after commas and colons."""
+    """Return a long head in several lines, broken after commas and colons."""
     head = escape_latex(column.head)
     if len(column.head) <= _LONG_HEAD:
         return head

@@ -1,4 +1,4 @@
-"""Zero-shot scores beside chance: accuracies that mean nothing are marked as such."""
+"""Zero-shot scores next to chance: accuracies that mean nothing are marked as such."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DETAILED = 2
 
 
 def zero_shot_table(records: Sequence[Record]) -> Table | None:
-    """A table of zero-shot scores; None if no record has any.
+    """Return a table of zero-shot scores; None if no record has any.
 
     One or two runs: a row for each task and metric, with standard errors, recovery and chance.
     More: a row for each run with the accuracy (``acc``) of each task, and their mean. Tasks with
@@ -109,7 +109,7 @@ def _fill_overview(table: Table, shown: Sequence[tuple[Record, str]]) -> None:
     }
     table.add_row("[dim]chance[/dim]", *_overview_cells(tasks, sets, chances, "chance", part=True))
     baselines: list[list[str]] = []
-    for scores, _ in runs:  # one row a model, not one a run
+    for scores, _ in runs:  # one row per model, not per run
         cells = _overview_cells(tasks, sets, scores, "full_precision")
         if cells not in baselines:
             baselines.append(cells)
@@ -186,12 +186,12 @@ def _score(metric: str, scores: dict[str, Any], which: str, with_error: bool = T
 
 
 def _protocols(tasks: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    """How the questions were put, and where they are from; tasks alike share a line."""
+    """Return how the questions were put, and where they are from; tasks alike share a line."""
     lines: dict[str, list[str]] = {}
     for task, entry in tasks:
         asked = f"{entry.get('samples'):,}" if entry.get("samples") is not None else "?"
         if (entry.get("available") or 0) > (entry.get("samples") or 0):
             asked = f"the first {asked} of {entry['available']:,}"
-        told = f"{entry.get('shots')}-shot, lm-eval {entry.get('lm_eval')}, {entry.get('data')}"
-        lines.setdefault(told, []).append(f"{task} ({asked})")
-    return [f"{', '.join(dict.fromkeys(names))}: {told}" for told, names in lines.items()]
+        settings = f"{entry.get('shots')}-shot, lm-eval {entry.get('lm_eval')}, {entry.get('data')}"
+        lines.setdefault(settings, []).append(f"{task} ({asked})")
+    return [f"{', '.join(dict.fromkeys(names))}: {settings}" for settings, names in lines.items()]

@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def sha256_of_file(path: Path) -> str:
-    """The file's SHA-256 as 64 hexadecimal digits."""
+    """Return the file's SHA-256 as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

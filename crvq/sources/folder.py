@@ -19,7 +19,7 @@ DIGESTS = "digests.json"
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Let ``fill`` fill a temporary folder next to ``path``, then rename it to ``path``.
 
-    The folder gets a file `DIGESTS`, by which `folder_damage` later tells whether it is intact. A
+    The folder gets a file `DIGESTS`, by which `folder_damage` later knows whether it is intact. A
     folder that already stands at ``path`` is replaced. When another process puts its own there
     at the same moment, theirs is kept: callers write equal contents under equal names.
 

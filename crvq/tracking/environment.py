@@ -44,7 +44,7 @@ def package_versions() -> dict[str, str | None]:
 def git_state(folder: Path) -> dict[str, Any] | None:
     """``{"commit", "dirty"}`` of the checkout that ``folder`` lies in; None without one.
 
-    A folder that git ignores (an installed package inside somebody's checkout) is not one.
+    A folder that git ignores (an installed package inside another checkout) is not one.
     """
     if _git(folder, "check-ignore", "-q", ".") is not None:
         return None
@@ -56,7 +56,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def cpu_model() -> str | None:
-    """The processor's name; None where the system does not tell."""
+    """Return the processor's name; None where the system does not say."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -74,7 +74,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None if it is missing, slow, or fails."""
+    """Return what git prints; None if it is missing, slow, or fails."""
     try:
         answer = subprocess.run(
             ["git", "-C", str(folder), *arguments],

@@ -1,4 +1,4 @@
-"""What happens during a run, as told to progress bars, the run record and W&B."""
+"""What happens during a run, as reported to progress bars, the run record and W&B."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class LayerRow:
     rounds: int
     seconds: float
     bits: float
-    """Average bits a weight, everything counted."""
+    """Average bits per weight, everything counted."""
     bit_parts: dict[str, float] = field(default_factory=dict)
     """Bits (not averages) by part, named as in `crvq.weights.bits.BitCount`."""
     code_entropy: float | None = None
-    """Bits a weight that ideal order-0 entropy coding would leave of the codes; None: no codes."""
+    """Bits per weight that ideal order-0 entropy coding would leave; None: no codes."""
     published_bits: float | None = None
-    """Bits a weight as the method's authors count them, where that leaves parts out."""
+    """Bits per weight as the method's authors count them, where that leaves parts out."""
     critical_in_features: str = ""
     """Which they are, as numbers with spaces between them, in the order of coding."""
     notes: str = ""
@@ -63,7 +63,7 @@ class RunListener:
         """All linears of a block are quantized and lie on disk."""
 
     def block_trained(self, block: int, summary: TrainingSummary, points: list[CurvePoint]) -> None:
-        """A block is fine-tuned and lies on disk; told again when a run is resumed."""
+        """A block is fine-tuned and is stored; reported again when a run is resumed."""
 
     def model_trained(self, summary: TrainingSummary, points: list[CurvePoint]) -> None:
         """The whole model is fine-tuned."""
@@ -132,3 +132,36 @@ def training_from_dict(stored: dict[str, Any]) -> tuple[TrainingSummary, list[Cu
     """Return a training's summary and loss curve from a checkpoint's plain values."""
     points = [CurvePoint(**point) for point in stored["points"]]
     return TrainingSummary(**stored["summary"]), points
+
+
+@dataclass(frozen=True)
+class BlockSummary:
+    """Losses, bits and time of one block."""
+
+    block: int
+    relative_loss_mean: float
+    """Plain mean over linears."""
+    relative_loss_max: float
+    bits: float
+    """Average bits per weight, over all weights of the block's quantized linears."""
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"block {self.block}: relative loss mean {self.relative_loss_mean:.4g}, "
+            f"max {self.relative_loss_max:.4g}, {self.bits:.3f} bits, {self.seconds:.1f} s"
+        )
+
+
+def summarize_block(block: int, rows: list[LayerRow], seconds: float) -> BlockSummary:
+    """Summarize the rows of one block; a block without linears has zeros."""
+    losses = [row.relative_loss for row in rows]
+    weights = [row.out_features * row.in_features for row in rows]
+    total_bits = sum(row.bits * count for row, count in zip(rows, weights, strict=True))
+    return BlockSummary(
+        block=block,
+        relative_loss_mean=sum(losses) / max(len(losses), 1),
+        relative_loss_max=max(losses, default=0.0),
+        bits=total_bits / max(sum(weights), 1),
+        seconds=seconds,
+    )

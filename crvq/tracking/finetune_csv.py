@@ -1,4 +1,4 @@
-"""``finetune.csv``: the loss curves of a run's fine-tuning, a row a validation."""
+"""``finetune.csv``: the loss curves of a run's fine-tuning, one row per validation."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _NAMED = frozenset({"NaN", "Infinity", "-Infinity"})
 def to_json(value: object) -> Any:  # noqa: ANN401 - whatever json can say
     """``value`` with only what JSON can say.
 
-    JSON has no NaN or infinity, yet a perplexity can be either and a record must tell which:
+    JSON has no NaN or infinity, yet a perplexity can be either and a record must say which:
     they become the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, which Python's
     ``float``, pydantic and pandas read back. Tensors and arrays of one element become numbers.
 

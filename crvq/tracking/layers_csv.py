@@ -23,7 +23,7 @@ _ROW = TypeAdapter(LayerRow)
 
 
 def layer_columns(row: LayerRow) -> dict[str, Any]:
-    """A row as flat columns; ``bit_parts`` become ``bits_codes``, ``bits_codebooks``, ..."""
+    """Return a row as flat columns; ``bit_parts`` become ``bits_codes``, ``bits_codebooks``, ..."""
     values = asdict(row)
     parts = values.pop("bit_parts")
     notes = values.pop("notes")

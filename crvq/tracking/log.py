@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from crvq.finetune.curve import CurvePoint, TrainingSummary
-from crvq.tracking.block_summary import summarize_block
-from crvq.tracking.events import LayerRow, RunListener
+from crvq.tracking.events import LayerRow, RunListener, summarize_block
 
 LOG_FILE = "run.log"
 PROGRESS_LOGGER = "crvq.progress"

@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Self
 from crvq.config import TrackingConfig
 from crvq.errors import ConfigError
 from crvq.tracking.background_calls import BackgroundCalls
-from crvq.tracking.block_summary import summarize_block
-from crvq.tracking.events import LayerRow, RunListener
+from crvq.tracking.events import LayerRow, RunListener, summarize_block
 from crvq.tracking.json_values import flatten, to_json
 from crvq.tracking.layers_csv import LAYERS_FILE, layer_columns, read_layers
 from crvq.tracking.mirrored_run import MirroredRun, RunIdentity
@@ -52,7 +51,7 @@ class Mirror(RunListener):
 
     It never harms a run: all calls are made in a thread of their own; the first that raises,
     and an end that takes longer than ``tracking.timeout_seconds``, is logged as one warning and
-    the run goes on without the mirror. W&B's ``online`` without a login or a connection becomes
+    the run continues without the mirror. W&B's ``online`` without a login or a connection becomes
     ``offline``.
 
     Leave it through ``finished`` or as a context manager, or the next run of a multirun would be

@@ -1,4 +1,4 @@
-"""Progress for the eye: a bar on a terminal, a plain line a block elsewhere."""
+"""Progress: a bar on a terminal, one plain line per block elsewhere."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from rich.table import Column
 from rich.text import Text
 
 from crvq.finetune.curve import CurvePoint, TrainingSummary
-from crvq.tracking.block_summary import summarize_block
-from crvq.tracking.events import LayerRow, RunListener
+from crvq.tracking.events import LayerRow, RunListener, summarize_block
 from crvq.tracking.log import PROGRESS_LOGGER
 
 _log = logging.getLogger(PROGRESS_LOGGER)

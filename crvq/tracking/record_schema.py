@@ -49,7 +49,7 @@ _BitParts = create_model("_BitParts", __base__=_Section, **dict.fromkeys(BIT_PAR
 class Bits(_BitParts):
     """What the quantized model weighs.
 
-    Parts are total bits over all quantized weights (not averages); averages are bits a weight.
+    Parts are total bits over all quantized weights (not averages); averages are bits per weight.
     """
 
     codes_entropy: float | None = None
@@ -79,7 +79,7 @@ class PerplexityResult(_Section):
     scored_tokens: int | None = None
     """Tokens that the perplexity is a mean over: all but each window's first, each once."""
     scored_bytes: int | None = None
-    """UTF-8 bytes that they stand for; null if the tokenizer cannot tell."""
+    """UTF-8 bytes that they stand for; null if the tokenizer cannot say."""
     full_precision_bits_per_byte: float | None = None
     quantized_bits_per_byte: float | None = None
     """Comparable between models of different tokenizers, as perplexities are not."""
@@ -89,7 +89,7 @@ class Agreement(_Section):
     """How closely the quantized model follows full precision on one dataset."""
 
     kl_divergence: float
-    """Mean KL(full precision || quantized), nats a token."""
+    """Mean KL(full precision || quantized), nats per token."""
     top1_agreement: float
     """Share of positions with the same most likely token."""
     tokens: int
@@ -208,7 +208,7 @@ class Record(_Section):
     """The stage begun last (``name``, ``total`` steps), for those who watch a run."""
     bits: Bits | None = None
     full_precision_bits: float | None = None
-    """Bits a weight of the model before quantization, for tables."""
+    """Bits per weight of the model before quantization, for tables."""
     perplexity: dict[str, PerplexityResult] = Field(default_factory=dict)
     agreement: dict[str, Agreement] = Field(default_factory=dict)
     """By dataset of ``perplexity``."""
@@ -322,7 +322,7 @@ def check_run_file(path: Path) -> None:
 
 
 def record_values(record: Record) -> dict[str, Any]:
-    """A record as plain Python values: floats stay floats, times become ISO strings."""
+    """Return a record as plain Python values: floats stay floats, times become ISO strings."""
 
     def plain(value: object) -> Any:  # noqa: ANN401
         if isinstance(value, dict):

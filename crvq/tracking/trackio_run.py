@@ -25,7 +25,7 @@ class TrackioRun:
     """trackio's run. Nothing leaves the machine: no space, no server, no name looked up.
 
     trackio has no summary: results are logged as numbers, one step after the last block.
-    A run that is resumed or forced gets a row of its own, with the same name.
+    A run that is resumed or forced gets its own row, with the same name.
     """
 
     def __init__(self, module: Any, run: Any) -> None:  # noqa: ANN401 - trackio may be absent
@@ -95,7 +95,7 @@ def _local_trackio(folder: Path) -> Any:  # noqa: ANN401
             os.environ["TRACKIO_DIR"] = before
     used = Path(trackio.utils.TRACKIO_DIR)
     if used != folder.absolute():
-        _log.warning("trackio goes on writing to %s: a process can use only one folder", used)
+        _log.warning("trackio keeps writing to %s: a process can use only one folder", used)
     for module in (trackio, trackio.run, trackio.utils):
         module.__dict__["print"] = _tell_log
     trackio.run.__dict__["_get_default_namespace"] = lambda: None

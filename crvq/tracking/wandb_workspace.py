@@ -30,7 +30,7 @@ class WorkspaceError(CrvqError):
 def build_workspace(
     entity: str, project: str, datasets: Sequence[str] = _DATASETS, name: str = "CRVQ"
 ) -> Workspace:
-    """The workspace as an object; asks no server.
+    """Return the workspace as an object; asks no server.
 
     Args:
         entity: W&B user or team.
@@ -79,21 +79,23 @@ def save_workspace(workspace: Workspace) -> str:
     try:
         wandb.setup(settings=wandb.Settings(silent=True))
         if not wandb.login(anonymous="never", timeout=1):
-            raise WorkspaceError("W&B knows nobody here: run `wandb login`, or set WANDB_API_KEY")
+            raise WorkspaceError(
+                "there is no W&B login here: run `wandb login`, or set WANDB_API_KEY"
+            )
         workspace.save()
     except WorkspaceError:
         raise
     except Exception as error:
-        told = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise WorkspaceError(
-            f"the workspace of {where} could not be saved ({told}). Check the connection, that "
+            f"the workspace of {where} could not be saved ({reason}). Check the connection, that "
             f"`wandb login` was done, and that {where} is yours to write"
         ) from error
     return workspace.url
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Return the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m crvq.tracking.wandb_workspace", description=(__doc__ or "").splitlines()[0]
     )
@@ -126,7 +128,7 @@ def _results(datasets: Sequence[str]) -> Section:
     keys = [_perplexity(dataset) for dataset in datasets]
     pareto = [
         wr.ScatterPlot(
-            title=f"{dataset}: bits a weight against perplexity",
+            title=f"{dataset}: bits per weight against perplexity",
             x=wr.SummaryMetric(_BITS),
             y=wr.SummaryMetric(key),
             log_y=True,
@@ -149,7 +151,7 @@ def _results(datasets: Sequence[str]) -> Section:
         ],
     )
     weight = wr.BarPlot(
-        title="bits a weight", metrics=[wr.SummaryMetric(_BITS), wr.SummaryMetric(_ALL_BITS)]
+        title="bits per weight", metrics=[wr.SummaryMetric(_BITS), wr.SummaryMetric(_ALL_BITS)]
     )
     return ws.Section(name="Results", panels=[*pareto, *bars, ratio, weight], is_open=True)
 
@@ -161,7 +163,7 @@ def _blocks() -> Section:
     lines = {
         "relative loss, mean over linears": "relative_loss/mean",
         "relative loss, worst linear": "relative_loss/max",
-        "bits a weight": "bits/block",
+        "bits per weight": "bits/block",
         "seconds": "seconds/block",
     }
     panels: list[Any] = [

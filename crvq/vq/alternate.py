@@ -25,7 +25,7 @@ class AlternationSettings:
     relative_gain: float = 0.01
     """Stop when a round lowers the loss by less than this part."""
     codebook_steps: int = 4
-    """Conjugate-gradient steps a round."""
+    """Conjugate-gradient steps per round."""
     beam: int = 1
     """Partial codes kept for each row by the feedback search."""
     search: Literal["descent", "feedback_start", "feedback"] = "feedback_start"

@@ -11,7 +11,7 @@ from crvq.vq.tiles import tiles
 def best_entries(
     targets: Tensor, metric: Tensor, codebook: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
-    """The ``count`` entries c with the least ``c M cᵀ - 2 t c`` for each target t.
+    """Return the ``count`` entries c with the least ``c M cᵀ - 2 t c`` for each target t.
 
     With ``t = x M`` this is ``‖x - c‖²_M`` less ``‖x‖²_M``, so scores compare across entries.
 

@@ -12,7 +12,7 @@ _PERCENTILES = (0.1, 0.9, 81)
 
 
 def binary_scales(weight: Tensor, mask: Tensor, centred: bool) -> tuple[Tensor, Tensor]:
-    """The scale α and centre μ of each row for ``w ≈ μ + α sign(w - μ)`` on some of its weights.
+    """Return α and μ of each row for ``w ≈ μ + α sign(w - μ)`` on some of its weights.
 
     ``α = mean |w - μ|`` is the least-squares optimum for these signs (XNOR-Net; PB-LLM, arXiv
     2310.00034, section 3.4; BiLLM, arXiv 2402.04291, section 3.1); μ is the weights' mean.
@@ -29,21 +29,22 @@ def binary_scales(weight: Tensor, mask: Tensor, centred: bool) -> tuple[Tensor, 
     count = kept.sum(1).clamp_min(1)
     centres = torch.zeros_like(count)
     if centred:
+        # Rounded to storage first, so that α is fitted to the centre that will be decoded.
         centres = to_float16((weight * kept).sum(1) / count)
     scales = ((weight - centres[:, None]).abs() * kept).sum(1) / count
     return to_float16(scales), centres
 
 
 def signed(signs: Tensor) -> Tensor:
-    """Bool to ``+1.0`` (True) and ``-1.0``."""
+    """Return ``+1.0`` for True and ``-1.0`` for False."""
     return signs.float().mul_(2).sub_(1)
 
 
 def salient_columns(weight: Tensor, saliency: Tensor, most: int) -> Tensor:
-    """Which columns are salient: the first so many by saliency, as many as pays best.
+    """Choose salient columns: the first by saliency, as many as give the least error.
 
     Of all numbers up to ``most`` the one with the least squared error when salient columns and
-    the others have a scale a row each (BiLLM, arXiv 2402.04291, section 3.2, equation 5).
+    the others have one scale per row (BiLLM, arXiv 2402.04291, section 3.2, equation 5).
 
     Args:
         weight: ``(out, columns)``.
@@ -59,6 +60,9 @@ def salient_columns(weight: Tensor, saliency: Tensor, most: int) -> Tensor:
     if most == 0:
         return salient
     order = saliency.argsort(descending=True, stable=True)
+    # A group of n weights with scale mean |w| has the error Σ w² - (Σ |w|)² / n. Cumulative sums
+    # over the ranked columns give it for every number of salient columns at once; in float64, as
+    # differences of large sums are compared.
     sums = weight[:, order].abs().cumsum(1, dtype=torch.float64)
     number = torch.arange(1, columns + 1, device=weight.device)
     rest = (sums[:, -1:] - sums).square() / (columns - number).clamp_min(1)
@@ -69,7 +73,7 @@ def salient_columns(weight: Tensor, saliency: Tensor, most: int) -> Tensor:
 
 
 def break_point(weight: Tensor) -> float:
-    """The magnitude at which to split weights into a concentrated and a sparse group.
+    """Return the magnitude at which to split weights into a concentrated and a sparse group.
 
     Of 81 percentiles of the magnitudes, 10 % to 90 %, the one with the least squared error when
     each row has a scale for each group (BiLLM, arXiv 2402.04291, section 3.3, "bell-shaped
@@ -82,6 +86,8 @@ def break_point(weight: Tensor) -> float:
     every = magnitudes.flatten().sort().values
     places = torch.linspace(*_PERCENTILES, dtype=torch.float64, device=weight.device)
     candidates = every[(places * (len(every) - 1)).round().long()]
+    # Number of a row's weights below each candidate, and their sum: the same closed form as in
+    # `salient_columns`, for both groups of every row and all candidates.
     below = torch.searchsorted(magnitudes, candidates.expand(len(weight), -1).contiguous())
     sums = torch.nn.functional.pad(magnitudes.cumsum(1, dtype=torch.float64), (1, 0))
     small = sums.gather(1, below)

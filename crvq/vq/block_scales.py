@@ -14,7 +14,7 @@ _RANGE = 15.0
 
 
 def fit_block_scales(weight: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """A scale near ``max |w|`` for each block (GPTVQ, arXiv 2402.15319, section 3.2).
+    """Return a scale near ``max |w|`` for each block (GPTVQ, arXiv 2402.15319, section 3.2).
 
     Args:
         weight: ``(out, columns)``.
@@ -28,7 +28,7 @@ def fit_block_scales(weight: Tensor, block: int) -> tuple[Tensor, Tensor]:
     padded = torch.nn.functional.pad(weight.abs(), (0, padding))
     largest = padded.view(len(weight), -1, block).amax(2)
     logs = largest.clamp_min(torch.finfo(torch.float32).tiny).log2().clamp(-24, 15)
-    # A block of zeros needs no small scale of its own, which would make all steps coarse.
+    # A block of zeros must not have its own small scale, which would make all steps coarse.
     live = logs[largest > 0]
     least = live.min() if len(live) else logs.max()
     logs = logs.clamp_min(torch.maximum(least, logs.max() - _RANGE))
@@ -39,5 +39,5 @@ def fit_block_scales(weight: Tensor, block: int) -> tuple[Tensor, Tensor]:
 
 
 def block_scales(codes: Tensor, span: Tensor, block: int, columns: int) -> Tensor:
-    """The scale of each weight, ``(out, columns)``."""
+    """Return the scale of each weight, ``(out, columns)``."""
     return (span[0] + span[1] * codes).exp2().repeat_interleave(block, 1)[:, :columns]

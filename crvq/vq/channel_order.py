@@ -11,7 +11,7 @@ from crvq.vq.choices import ReorderPolicy, RoundingPolicy
 
 
 def critical_groups(in_features: int, group_size: int, ratio: float, policy: RoundingPolicy) -> int:
-    """Whole groups of ``group_size`` channels that a critical ratio λ buys.
+    """Return how many whole groups of ``group_size`` channels a critical ratio λ comes to.
 
     ``floor`` is the authors' code (0 groups whenever λ·in < d); ``at_least_one`` is the same with
     a floor of one group for any λ above zero; ``nearest`` and ``ceil`` say what they do.
@@ -30,7 +30,7 @@ def critical_groups(in_features: int, group_size: int, ratio: float, policy: Rou
 def channel_order(
     importance: Tensor, energy: Tensor, group_size: int, critical: int, policy: ReorderPolicy
 ) -> Tensor:
-    """The permutation π, ``(in,)``: position p of the coded weight holds channel π[p].
+    """Return the permutation π, ``(in,)``: position p of the coded weight holds channel π[p].
 
     The first ``critical * group_size`` positions hold the most important channels in every
     policy but ``none``, which codes channels where they lie (and then nothing may be critical).
@@ -39,9 +39,9 @@ def channel_order(
     - ``sorted``: by importance, descending, so that a group holds channels of similar importance
       (arXiv 2412.09282, section 3, step 2);
     - ``critical_first``: in their natural order, which costs no bits to store;
-    - ``stratified``: dealt like cards by descending ``energy``, so that every group gets one
-      channel of each stratum, and coordinate a of every group is the a-th hottest. All groups
-      then carry the same load, and the codebook spends its resolution on the hot coordinates.
+    - ``stratified``: dealt by descending ``energy``, so that every group gets one channel of
+      each stratum, and coordinate a of every group has the a-th largest energy. All groups then
+      carry the same load, and the codebook spends its resolution on the coordinates that matter.
 
     Args:
         importance: ``(in,)``; ``in`` is a multiple of ``group_size``.
@@ -55,8 +55,9 @@ def channel_order(
     """
     if policy == "none":
         if critical:
-            raise ValueError("reorder 'none' leaves no room for critical groups")
+            raise ValueError("reorder 'none' cannot have critical groups")
         return torch.arange(len(importance), device=importance.device)
+    # Stable, so that equal importances (dead channels) give one order on every device.
     ranked = importance.argsort(descending=True, stable=True)
     if policy == "sorted":
         return ranked
@@ -65,6 +66,7 @@ def channel_order(
     rest[chosen] = False
     others = rest.nonzero()[:, 0]
     if policy == "stratified":
+        # Deal the ranked channels out: rows of the view are strata, its columns become groups.
         by_energy = others[energy[others].argsort(descending=True, stable=True)]
         others = by_energy.view(group_size, -1).T.flatten()
     return torch.cat([chosen, others])

@@ -116,7 +116,7 @@ def _preconditioner(linears: list[CodedLinear], sizes: list[int]) -> Tensor:
     """Cholesky factors of each entry's own d x d block, ``(all entries, d, d)``.
 
     An entry's block of the normal matrix is ``Σ s_o² H_gg`` over all places (o, g) that use it:
-    how often each group uses it (weighed by s²), times H's block of that group.
+    how often each group uses it (weighted by s²), times H's block of that group.
     """
     d = linears[0].group_size
     blocks = linears[0].weight.new_zeros(sum(sizes), d * d)

@@ -1,4 +1,4 @@
-"""How codebooks are stored: half precision, or 8-bit integers with a scale a coordinate."""
+"""How codebooks are stored: half precision, or 8-bit integers with one scale per coordinate."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _INT8_MAX = 127
 
 
 def store_codebook(codebook: Tensor, dtype: CodebookDtype) -> dict[str, Tensor]:
-    """The parts that are kept of a codebook ``(entries, d)``.
+    """Return the parts that are kept of a codebook ``(entries, d)``.
 
     ``float16``: one tensor ``entries``. ``int8``: ``entries`` in int8 and ``steps (d,)`` in
-    float16, one step a coordinate: coordinates of a stratified order differ in range.
+    float16, one step per coordinate: coordinates of a stratified order differ in range.
 
     Raises:
         StorageRangeError: an entry is not finite or does not fit float16.
@@ -30,11 +30,11 @@ def store_codebook(codebook: Tensor, dtype: CodebookDtype) -> dict[str, Tensor]:
 
 
 def load_codebook(parts: dict[str, Tensor]) -> Tensor:
-    """The float32 codebook ``(entries, d)`` that stored parts stand for."""
+    """Return the float32 codebook ``(entries, d)`` that stored parts stand for."""
     entries = parts["entries"].float()
     return entries * parts["steps"].float() if "steps" in parts else entries
 
 
 def round_codebook(codebook: Tensor, dtype: CodebookDtype) -> Tensor:
-    """The codebook as it comes back from storage."""
+    """Return the codebook as it comes back from storage."""
     return load_codebook(store_codebook(codebook, dtype))

@@ -253,7 +253,7 @@ def _extend(
         inner: survivors kept between codebooks.
         x: room for d numbers.
         pulled: room for d numbers.
-        parent: ``(2, widest)``; the first half tells which survivor each new one extends.
+        parent: ``(2, widest)``; the first half says which survivor each new one extends.
         value: ``(2, widest, d)``; the first half holds the new survivors' decoded values.
         chosen: ``(2, widest, codebooks)``; the first half holds their entries.
         candidates: room for ``widest²`` entries.

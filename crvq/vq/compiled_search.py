@@ -54,7 +54,7 @@ def _in_blocks(matrix: Tensor) -> _Array:
 
 
 def _diagonal_blocks(matrix: Tensor, size: int) -> Tensor:
-    """The blocks on the diagonal, ``(groups, size, size)``."""
+    """Return the blocks on the diagonal, ``(groups, size, size)``."""
     groups = len(matrix) // size
     blocks = matrix.view(groups, size, groups, size).diagonal(dim1=0, dim2=2)
     return blocks.permute(2, 0, 1).contiguous()

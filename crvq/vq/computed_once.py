@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 class computed_once(Generic[Value]):  # noqa: N801 - used as a decorator, as `property` is
     """A property that is computed at its first use and kept in the object's ``__dict__``.
 
-    Each object has a lock of its own. `functools.cached_property` has one lock for all objects of
+    Each object has its own lock. `functools.cached_property` has one lock for all objects of
     a class up to Python 3.11, so that threads that work on different layers wait for one another,
     and none from 3.12 on, so that threads that share an object compute the same thing twice.
     """

@@ -25,7 +25,7 @@ def descend_codes(
     passes_over_critical: int = 2,
     block_columns: int = BLOCK_COLUMNS,
 ) -> Tensor:
-    """One sweep over all groups; codes change in place and no row's loss goes up.
+    """Return one sweep over all groups; codes change in place and no row's loss goes up.
 
     Args:
         linear: whose codes are searched.
@@ -140,7 +140,7 @@ def _improve_group(
     metric: Tensor,
     passes: int,
 ) -> Tensor:
-    """Let each codebook that covers ``group`` choose anew in turn; the new decoded value."""
+    """Let each codebook that covers ``group`` choose again in turn; the new decoded value."""
     covering = [k for k, codes in enumerate(linear.code.codes) if group < codes.shape[1]]
     for _ in range(passes if len(covering) > 1 else 1):
         for k in covering:

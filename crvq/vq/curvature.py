@@ -11,12 +11,12 @@ from crvq.vq.computed_once import computed_once
 from crvq.vq.triangular import inverse_factor
 
 # A channel whose activations are this much weaker than the typical live channel is dead: its
-# weights change nothing on the calibration text. Typical is the median: one hot channel would
-# raise a mean so much that all others seem dead beside it.
+# weights change nothing on the calibration text. Typical is the median: a single
+# channel with huge activations would raise a mean so much that all others seem dead.
 _DEAD_BELOW = 1e-10
-# Dead channels get this part of the typical live heat, so that their weights still follow the
-# original ones instead of being left to chance.
-_DEAD_HEAT = 1e-4
+# Dead channels get this part of the typical diagonal element, so that their weights still follow
+# the original ones instead of being left to chance.
+_DEAD_DIAG = 1e-4
 _MAX_DAMPING = 1.0
 _SINGLE_PRECISION_FROM = 1e-3
 
@@ -26,10 +26,12 @@ class CurvatureError(ValueError):
 
 
 class Curvature:
-    """H of shape ``(in, in)``, with dead channels given a small heat of their own.
+    """H = E[x xᵀ] of shape ``(in, in)``, with a small diagonal element for dead channels.
 
-    Linears that read one input share one object, and what is worked out once for it (`padded`,
-    `shared_factor`, `stiffness`), also when they are quantized side by side. A float32
+    Up to a factor it is the second derivative of a layer's squared output error with respect to a
+    row of its weight: GPTQ's Hessian, a layer-wise proxy for that of the model's loss. Linear
+    layers that read one input share one object, and what is computed once for it (`padded`,
+    `shared_factor`, `stiffness`), also when they are quantized in parallel. A float32
     ``second_moment`` without dead channels is kept, not copied.
 
     Raises:
@@ -39,10 +41,10 @@ class Curvature:
     def __init__(self, second_moment: Tensor, damping: float = 0.01) -> None:
         if not bool(torch.isfinite(second_moment).all()):
             raise CurvatureError("the second moment of the input holds NaN or infinity")
-        heat = second_moment.diagonal()
-        positive = heat[heat > 0]
-        live = heat > _DEAD_BELOW * (positive.median() if len(positive) else 1.0)
-        typical = heat[live].median() if bool(live.any()) else heat.new_tensor(1.0)
+        diag_h = second_moment.diagonal()
+        positive = diag_h[diag_h > 0]
+        live = diag_h > _DEAD_BELOW * (positive.median() if len(positive) else 1.0)
+        typical = diag_h[live].median() if bool(live.any()) else diag_h.new_tensor(1.0)
         self.dead_channels = int((~live).sum())
         self.damping = damping
         self.matrix = second_moment.float()
@@ -51,14 +53,14 @@ class Curvature:
             # Rows of a dead channel are zero up to rounding; make them exactly so.
             self.matrix[~live] = 0
             self.matrix[:, ~live] = 0
-            added = _DEAD_HEAT * typical if bool(live.any()) else typical
+            added = _DEAD_DIAG * typical if bool(live.any()) else typical
             self.matrix.diagonal()[~live] = added.float()
         self._lock = RLock()
         self._padded: dict[tuple[int, float], Curvature] = {}
         self._factor: tuple[Tensor, Tensor] | None = None
 
     def padded(self, multiple: int, damping: float) -> Curvature:
-        """This curvature with another damping and zero channels added; one object for all callers.
+        """Return this H with another damping and zero channels added; one object for all callers.
 
         Args:
             multiple: of channels; 1 adds none.
@@ -75,9 +77,9 @@ class Curvature:
             return self._padded[key]
 
     def shared_factor(self, order: Tensor) -> Tensor:
-        """`feedback_factor`, remembered for the order last asked for; not to be changed.
+        """Return `feedback_factor`, remembered for the order last asked for; do not change it.
 
-        For orders that linears with one input have in common: theirs is then worked out once.
+        For orders that linear layers with one input have in common: computed once for all.
 
         Raises:
             CurvatureError: as `feedback_factor` does.
@@ -90,9 +92,9 @@ class Curvature:
 
     @computed_once
     def stiffness(self) -> Tensor:
-        """``1 / diag(H⁻¹)``, ``(in,)``: what an error in a channel costs if the others may answer.
+        """Return ``1 / diag(H⁻¹)``, ``(in,)``: the cost of an error that others may compensate.
 
-        Optimal brain surgeon's weight of an error (Hassibi & Stork 1993); GPTQ's as well.
+        The weight of an error in optimal brain surgeon (Hassibi & Stork 1993) and in GPTQ.
         """
         natural = torch.arange(len(self.matrix), device=self.matrix.device)
         # diag(UᵀU) is the squared length of U's columns.
@@ -100,11 +102,11 @@ class Curvature:
         return lengths.square().reciprocal()
 
     def feedback_factor(self, order: Tensor) -> Tensor:
-        """Upper triangular U with ``H⁻¹ = Uᵀ U`` for channels taken in ``order``, float32.
+        """Return the upper triangular U with ``H⁻¹ = Uᵀ U`` for channels in ``order``, float32.
 
         H is damped: ``H + damping * mean(diag H) I``; damping grows tenfold until that is positive
         definite (`damping_used`). For an error E of the columns, ``E H Eᵀ = ‖E U⁻¹‖²``; the factor
-        tells how the columns still to come best answer errors already made (GPTQ, arXiv
+        says how the columns still to come best compensate errors already made (GPTQ, arXiv
         2210.17323, section 3).
 
         Raises:

@@ -1,6 +1,6 @@
 """Code search from scratch with error feedback and a beam.
 
-Groups are coded in order; each code is chosen knowing that the columns still to come can answer
+Groups are coded in order; each code is chosen knowing that the columns still to come can compensate
 its error, which H's inverse describes (GPTQ, arXiv 2210.17323, section 3; for vectors GPTVQ,
 arXiv 2402.15319). With a beam, the best partial codes of every row are kept, which is K-best
 search of a closest lattice point; a beam that keeps all of them finds the optimum of the damped
@@ -52,10 +52,10 @@ def search_codes(
     block_columns: int = BLOCK_COLUMNS,
     into: AdditiveCode | None = None,
 ) -> AdditiveCode:
-    """Codes for all rows, found anew; scales stay as they are.
+    """Codes for all rows, found again; scales stay as they are.
 
     Args:
-        linear: its weight, curvature and scales; its present codes only tell coverage.
+        linear: its weight, curvature and scales; its present codes only give the coverage.
         codebooks: fixed.
         beam: partial codes kept for each row.
         block_columns: columns between updates of the rest; changes rounding, nothing else.
@@ -111,7 +111,7 @@ def _search_rows(
         search = _search_block if compiled is None else _search_compiled
         errors, origin = search(*arguments, span)
         if last < linear.code.groups:
-            # As GPTQ does, columns beyond the block answer the block's errors in one product.
+            # As GPTQ does, columns beyond the block compensate its errors in one product.
             left = _inherit(left, origin)
             left[:, :, high:] -= errors @ factor[low:high, high:]
     return survivors
@@ -145,7 +145,7 @@ def _search_block(
         origin = origin.gather(1, parent)
         error = (local[:, :, here] - value) @ inverses[group]
         errors[:, :, here] = error
-        # The block's later columns answer this error at once, as they are coded next.
+        # The block's later columns compensate this error at once, as they are coded next.
         columns = slice(group * d, (group + 1) * d)
         local[:, :, here.stop :] -= error @ factor[columns, columns.stop : high]
     return errors, origin

@@ -1,4 +1,4 @@
-"""Code search on a GPU with one kernel a block of columns instead of twenty a group (Triton).
+"""Code search on a GPU with one kernel per block of columns instead of twenty per group (Triton).
 
 On a GPU the group by group search is bound by kernel launches, not by arithmetic: groups follow
 one another, but rows are independent. Here a program takes a tile of rows through all groups of a
@@ -144,7 +144,7 @@ def _feedback_kernel(left, codes, errors, inverses, factor, books, norms, rows, 
 
 
 def serves(device: torch.device, codebooks: list[Tensor]) -> bool:
-    """Whether the kernels take codebooks of these sizes on this device."""
+    """Return whether the kernels take codebooks of these sizes on this device."""
     largest = max(len(codebook) for codebook in codebooks)
     return (device.type == "cuda" or INTERPRETED) and largest <= MOST_ENTRIES
 
@@ -159,7 +159,7 @@ def descend_groups(
     groups: tuple[int, int],
     passes: int,
 ) -> Tensor:
-    """Let every codebook choose anew for ``groups`` of a block of columns, one after another.
+    """Let every codebook choose again for ``groups`` of a block of columns, one after another.
 
     Args:
         residual_h: ``(W - Ŵ) H`` at the block's columns, ``(rows, columns)``, contiguous;
@@ -209,7 +209,7 @@ def feed_back_groups(
         codebook: ``(entries, d)``.
 
     Returns:
-        The groups' errors ``(rows, columns)``, which the columns after the block must answer.
+        The groups' errors ``(rows, columns)``, which the columns after the block must compensate.
     """
     rows, width = left.shape
     books = _padded([codebook])
@@ -246,7 +246,7 @@ def _norms(codebook: Tensor, metrics: Tensor, entries: int) -> Tensor:
 
 
 def _diagonal_blocks(matrix: Tensor, size: int) -> Tensor:
-    """The blocks on the diagonal, ``(groups, size, size)``."""
+    """Return the blocks on the diagonal, ``(groups, size, size)``."""
     groups = len(matrix) // size
     return matrix.view(groups, size, groups, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 

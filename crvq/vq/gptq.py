@@ -1,8 +1,8 @@
-"""Columns quantized in turn, each one's error answered by the columns still to come.
+"""Columns quantized in turn, each one's error compensated by the columns still to come.
 
 (GPTQ, arXiv 2210.17323, section 3 and algorithm 1; d columns at a time in GPTVQ, arXiv 2402.15319,
-algorithm 1.) What a column is rounded to is a `ColumnQuantizer`'s affair: a uniform grid, a
-codebook, signs.
+algorithm 1.) A `ColumnQuantizer` decides what a column is rounded to: a uniform grid, a codebook,
+signs.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class ColumnQuantizer(Protocol):
 
         Args:
             columns: the span.
-            weight: ``(out, columns)`` as it is when the span's turn comes, earlier errors answered.
+            weight: ``(out, columns)`` as it is at the span's turn, earlier errors compensated.
         """
         ...
 
     def quantize(self, columns: slice, weight: Tensor, metric: Tensor) -> Tensor:
-        """The values ``(out, columns)`` that columns of the span last started are rounded to.
+        """Return the values ``(out, columns)`` that columns of the present span are rounded to.
 
         Args:
             columns: ``width`` of them, or the whole span when there is no feedback.
@@ -60,17 +60,19 @@ def quantize_columns(
         weight: ``(out, in)``, columns in the order in which they are quantized; the last ones may
             be fewer than the quantizer's width, if it takes them so.
         quantizer: rounds columns.
-        factor: U of `Curvature.feedback_factor` for that order, or None: errors stay unanswered.
+        factor: U of `Curvature.feedback_factor` for that order, or None: no error is compensated.
         block_columns: columns between updates of all later ones; changes rounding, nothing else.
 
     Returns:
         The rounded weight, ``(out, in)``.
     """
+    # `left` is what the columns still to come should give: W, less the compensated errors.
     left, result = weight.clone(), torch.empty_like(weight)
     in_features, d = weight.shape[1], quantizer.width
     step = max(1, block_columns // d) * d
     for first in range(0, in_features, quantizer.span):
         span = slice(first, min(first + quantizer.span, in_features))
+        # Grids and codebooks of a span are fitted once its earlier errors are in.
         quantizer.start(span, left[:, span])
         if factor is None:
             flat = torch.eye(span.stop - span.start, dtype=weight.dtype, device=weight.device)
@@ -84,18 +86,22 @@ def quantize_columns(
 def _quantize_block(
     left: Tensor, result: Tensor, quantizer: ColumnQuantizer, factor: Tensor, block: slice
 ) -> None:
-    """Round one block's columns; at its end, all columns after it answer its errors at once."""
+    """Round one block's columns; at its end, all columns after it compensate its errors at once."""
     d = quantizer.width
     errors = torch.zeros_like(left[:, block])
     for low in range(block.start, block.stop, d):
         columns = slice(low, min(low + d, block.stop))
+        # U_cc, the factor's block of the columns that are rounded together. An error e costs
+        # ‖e U_cc⁻¹‖² once the later columns have compensated it: for d=1 that is e² / U_jj².
         own = factor[columns, columns]
         identity = torch.eye(len(own), dtype=own.dtype, device=own.device)
         inverse = torch.linalg.solve_triangular(own, identity, upper=True)
         value = quantizer.quantize(columns, left[:, columns], inverse @ inverse.T)
         result[:, columns] = value
+        # GPTQ's update: later columns move by -e U_cc⁻¹ U_c,rest, the least-squares answer.
         error = (left[:, columns] - value) @ inverse
         errors[:, low - block.start : columns.stop - block.start] = error
         rest = slice(columns.stop, block.stop)
         left[:, rest] -= error @ factor[columns, rest]
+    # The far columns are not read until the block ends: one large product, not many small ones.
     left[:, block.stop :] -= errors @ factor[block, block.stop :]

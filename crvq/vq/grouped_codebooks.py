@@ -40,14 +40,14 @@ class PatchLayout:
         return -(-self.out_features // self.rows)
 
     def codebook_index(self, device: torch.device) -> Tensor:
-        """The number ``s * bands + b`` of each vector's codebook, ``(out, in / d)``."""
+        """Return the number ``s * bands + b`` of each vector's codebook, ``(out, in / d)``."""
         strips = torch.arange(0, self.in_features, self.width, device=device) // self.columns
         bands = torch.arange(self.out_features, device=device) // self.rows
         return strips * self.bands + bands[:, None]
 
 
 def decode_patches(codebooks: Tensor, codes: Tensor, index: Tensor) -> Tensor:
-    """What codes stand for, ``(out, in)``.
+    """Return what codes stand for, ``(out, in)``.
 
     Args:
         codebooks: ``(number of codebooks, entries, d)``.
@@ -67,10 +67,10 @@ def solve_patches(
     scales: Tensor | None,
     steps: int,
 ) -> Tensor:
-    """Codebooks that lower ``tr((W - Ŵ) H (W - Ŵ)ᵀ)`` for fixed codes and scales.
+    """Return codebooks that lower ``tr((W - Ŵ) H (W - Ŵ)ᵀ)`` for fixed codes and scales.
 
     A convex quadratic (GPTVQ, section 3.3, takes gradient steps); here conjugate gradient,
-    preconditioned by how often each entry is used and how hot its columns are.
+    preconditioned by how often each entry is used and how large diag(H) is at its columns.
 
     Args:
         weight: ``(out, in)``.
@@ -87,16 +87,20 @@ def solve_patches(
         decoded = decode_patches(books, codes, index)
         return decoded if scales is None else decoded * scales
 
+    # The transpose of `decode`: sums over all places where an entry is used.
     def gather(errors: Tensor) -> Tensor:
         scaled = errors if scales is None else errors * scales
         vectors = scaled.reshape(-1, codebooks.shape[2])
         total = torch.zeros_like(codebooks).flatten(0, 1)
         return total.index_add_(0, slots, vectors).view_as(codebooks)
 
-    heat = second_moment.diagonal().expand_as(weight)
-    uses = gather(heat if scales is None else heat * scales)
+    # The gradient with respect to the entries is -2 gather((W - Ŵ) H); the diagonal of the normal
+    # equations is about how often an entry is used, times diag(H), which preconditions the steps.
+    diag_h = second_moment.diagonal().expand_as(weight)
+    uses = gather(diag_h if scales is None else diag_h * scales)
     solution = codebooks.clone()
     residual = gather((weight - decode(codebooks)) @ second_moment)
+    # Entries that no vector uses have no gradient: they stay as they are.
     precondition = torch.where(uses > 0, uses.clamp_min(1e-30).reciprocal(), 0.0)
     direction = precondition * residual
     slope = (residual * direction).sum()
@@ -104,8 +108,9 @@ def solve_patches(
     least = slope * torch.finfo(torch.float32).eps ** 2
     for _ in range(steps):
         image = gather(decode(direction) @ second_moment)
-        bend = (direction * image).sum()
-        length = torch.where((bend > 0) & (slope > least), slope / bend, 0.0)
+        direction_curvature = (direction * image).sum()
+        worth = (direction_curvature > 0) & (slope > least)
+        length = torch.where(worth, slope / direction_curvature, 0.0)
         solution += length * direction
         residual -= length * image
         preconditioned = precondition * residual
@@ -116,7 +121,7 @@ def solve_patches(
 
 
 def store_patches(codebooks: Tensor) -> tuple[Tensor, Tensor]:
-    """8-bit entries, and a float16 step for each codebook (GPTVQ, section 3.3).
+    """Return 8-bit entries, and a float16 step for each codebook (GPTVQ, section 3.3).
 
     Returns:
         int8 ``(number, entries, d)`` and float32 ``(number,)`` that float16 holds.
@@ -131,5 +136,5 @@ def store_patches(codebooks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def load_patches(entries: Tensor, steps: Tensor) -> Tensor:
-    """The float32 codebooks that `store_patches` stored."""
+    """Return the float32 codebooks that `store_patches` stored."""
     return entries.float() * steps[:, None, None]

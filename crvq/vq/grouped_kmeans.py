@@ -1,4 +1,4 @@
-"""Weighted k-means on many sets of vectors at once, one codebook a set."""
+"""Weighted k-means on many sets of vectors at once, one codebook per set."""
 
 from __future__ import annotations
 

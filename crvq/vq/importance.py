@@ -19,7 +19,7 @@ FORMS: Registry[ImportanceForm] = Registry("importance")
 
 
 def importance_names() -> list[str]:
-    """The forms that `channel_importance` knows."""
+    """Return the forms that `channel_importance` knows."""
     return FORMS.names()
 
 
@@ -31,7 +31,7 @@ def channel_importance(
     entries: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Importance of each in feature, ``(in,)``, by one of `importance_names`.
+    """Return the importance of each in feature, ``(in,)``, by one of `importance_names`.
 
     Forms that look at the error VQ leaves quantize the weight once with a plain k-means codebook
     of ``entries`` centroids of length ``group_size`` (arXiv 2412.09282, section 3, step 1).
@@ -45,6 +45,7 @@ def channel_importance(
         generator: a CPU generator.
     """
     residual = weight
+    # Only these forms need the trial quantization, which costs more than the ranking itself.
     if form.startswith(("error", "max_error")):
         residual = _vq_residual(weight, group_size, entries, generator)
     return FORMS.get(form)(weight, residual, curvature, generator)
@@ -67,6 +68,8 @@ def row_scales(weight: Tensor) -> Tensor:
 def _vq_residual(
     weight: Tensor, group_size: int, entries: int, generator: torch.Generator
 ) -> Tensor:
+    # The trial codebook is shared by all rows, so rows are brought to one scale first, as the
+    # solver does; errors are scaled back at the end.
     scales = row_scales(weight)[:, None]
     residual = weight / scales
     vectors = residual.view(-1, group_size)
@@ -74,6 +77,7 @@ def _vq_residual(
     # A ranking of channels needs no converged codebook: a sample and a few rounds rank them alike.
     centroids = kmeans(vectors, even, entries, iterations=8, generator=generator, sample=1 << 14)
     indices, _ = nearest_centroids(vectors, even, centroids)
+    # In place and in tiles: a second matrix of W's size would be the peak of a run's memory.
     for part in tiles(len(vectors), group_size, vectors.device):
         vectors[part] -= centroids[indices[part]]
     return residual.mul_(scales)
@@ -116,5 +120,5 @@ def _activation(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tenso
 
 @FORMS.register("random")
 def _random(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
-    """A seeded draw: the control."""
+    """Return a seeded draw: the control."""
     return torch.rand(w.shape[1], generator=g).to(w.device)

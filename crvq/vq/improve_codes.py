@@ -40,9 +40,9 @@ class Improved:
     """What a pass over a linear leaves."""
 
     loss: float
-    """``Σ_o (w_o - ŵ_o) H (w_o - ŵ_o)ᵀ``, not weighed by the linear's importance."""
+    """``Σ_o (w_o - ŵ_o) H (w_o - ŵ_o)ᵀ``, not weighted by the linear's importance."""
     gradient: Tensor
-    """``s ⊙ P`` summed by entry, weighed by importance, ``(all entries, d)``: where the next
+    """``s ⊙ P`` summed by entry, weighted by importance, ``(all entries, d)``: where the next
     codebook solve starts."""
 
 

@@ -8,12 +8,12 @@ from torch import Tensor
 from crvq.vq.compiled import compiled_search_for
 from crvq.vq.tiles import tiles
 
-# A lost centroid's new place is sought among so many vectors an entry.
+# A lost centroid's new place is sought among so many vectors per entry.
 _REFILL_FROM = 16
 
 
 def nearest_centroids(vectors: Tensor, weights: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """The centroid c with the least ``Σ_a h_a (x_a - c_a)²`` for each vector.
+    """Return the centroid c with the least ``Σ_a h_a (x_a - c_a)²`` for each vector.
 
     Args:
         vectors: ``(n, d)``.
@@ -27,11 +27,13 @@ def nearest_centroids(vectors: Tensor, weights: Tensor, centroids: Tensor) -> tu
 
 
 def _terms(vectors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """What of the distances ``Σ_a h_a (x_a - c_a)²`` does not depend on the centroids.
+    """Return what of the distances ``Σ_a h_a (x_a - c_a)²`` does not depend on the centroids.
 
     ``h_a`` and ``-2 h_a x_a``, the factors of ``c_a²`` and ``c_a``, ``(n, 2 d)``; and
     ``Σ_a h_a x_a²``, ``(n,)``.
     """
+    # Each vector has its own weights h, so distances are no plain norms; but they are linear in
+    # (c², c), and one matrix product gives the scores of all centroids.
     factors = torch.cat([weights, -2 * weights * vectors], 1)
     return factors, (weights * vectors.square()).sum(1)
 
@@ -50,6 +52,7 @@ def _nearest(terms: tuple[Tensor, Tensor], centroids: Tensor) -> tuple[Tensor, T
         else:
             indices[part], least = compiled.nearest_rows(factors[part], basis)
         distances[part] = least + own[part]
+    # The expanded square may come out slightly negative in float32.
     return indices, distances.clamp_min_(0)
 
 
@@ -61,7 +64,7 @@ def kmeans(
     generator: torch.Generator,
     sample: int = 1 << 16,
 ) -> Tensor:
-    """Centroids ``(min(entries, n), d)`` by Lloyd's iterations on at most ``sample`` vectors.
+    """Return ``(min(entries, n), d)`` centroids by Lloyd's iterations on a sample of the vectors.
 
     Starts from distinct vectors drawn at random; a centroid that loses all its vectors moves to
     the vector that is worst served. With as many entries as vectors, the vectors themselves are
@@ -80,10 +83,12 @@ def kmeans(
         return vectors.clone()
     sample = max(sample, 4 * entries)
     drawn = torch.randperm(count, generator=generator)[: min(sample, count)].to(vectors.device)
+    # A weight of zero would leave a centroid's mean undefined where only dead channels vote.
     x, h = vectors[drawn], weights[drawn].clamp_min(torch.finfo(torch.float32).tiny)
     centroids, terms, weighted = x[:entries].clone(), _terms(x, h), h * x
     for _ in range(iterations):
         indices, distances = _nearest(terms, centroids)
+        # The weighted mean minimizes the weighted distances coordinate by coordinate.
         mass = torch.zeros_like(centroids).index_add_(0, indices, h)
         mean = torch.zeros_like(centroids).index_add_(0, indices, weighted)
         empty = torch.bincount(indices, minlength=entries) == 0

@@ -17,7 +17,7 @@ class PartialBinaryColumns:
         cost: of an error of each column, ``(in,)``; salient weights have the largest ``cost w²``.
         salient_ratio: part of a group's weights that are salient.
         salient_bits: of their codes, on one asymmetric grid a row.
-        group_size: columns that share a scale a row, and a number of salient weights.
+        group_size: columns that share one scale per row, and a number of salient weights.
     """
 
     width = 1

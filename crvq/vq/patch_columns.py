@@ -18,7 +18,7 @@ class PatchColumns:
 
     Args:
         layout: of the patches.
-        cost: of an error of each column once later ones have answered it, ``(in,)``.
+        cost: of an error of each column once later ones have compensated it, ``(in,)``.
         entries: of each codebook.
         iterations: of k-means.
         scale_block: columns that share a scale of 4 bits, a multiple of d; None: no scales.
@@ -61,6 +61,7 @@ class PatchColumns:
         if self._fixed is not None:
             self.codebooks[self._own] = self._fixed[self._own]
             return
+        # k-means sees W / s; an error there is multiplied by s when decoded, its cost by s².
         cost = self._cost[columns].expand_as(weight)
         if self.scales is not None:
             scales = self.scales[:, columns]
@@ -71,13 +72,16 @@ class PatchColumns:
             self.codebooks.shape[1],
             self._iterations,
         )
+        # Codes are chosen from the stored entries, so that rounding errors are compensated too.
         self.codebooks[self._own] = load_patches(*store_patches(fitted))
 
     def quantize(self, columns: slice, weight: Tensor, metric: Tensor) -> Tensor:
-        """The cheapest entry for each row's d columns."""
+        """Return the cheapest entry for each row's d columns, and keep its index."""
         scales = None if self.scales is None else self.scales[:, columns]
         target = self._by_band(weight if scales is None else weight / scales)[:, :, 0]
         codebooks = self.codebooks[self._own]
+        # (x - c) M (x - c)ᵀ without the part that is the same for all entries. M is the metric of
+        # the d columns once later ones compensate, not a diagonal: their errors interact.
         norms = ((codebooks @ metric) * codebooks).sum(2)
         scores = norms[:, None] - 2 * (target @ metric) @ codebooks.mT
         chosen = scores.argmin(2)

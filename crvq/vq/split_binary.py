@@ -17,16 +17,16 @@ class SplitBinaryColumns:
 
     When a block's turn comes, some columns are chosen as salient: their weights get a second sign
     for what the first leaves over. The other weights fall into two groups by magnitude, each with
-    its own scale a row.
+    its own scale per row.
 
     Args:
         shape: ``(out, in)``.
-        cost: of an error of each column once later ones have answered it, ``(in,)``.
+        cost: of an error of each column once later ones have compensated it, ``(in,)``.
         block: columns that share scales.
-        width: columns rounded together, errors of earlier ones answered.
+        width: columns rounded together, errors of earlier ones compensated.
         most_salient: part of a block's columns that may be salient.
         splitting: False makes one group of all weights that are not salient.
-        centred: whether groups have centres besides scales.
+        centred: whether groups have centres as well as scales.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class SplitBinaryColumns:
     def start(self, columns: slice, weight: Tensor) -> None:
         """Choose the block's salient columns and groups, and fit scales."""
         self._block = columns.start // self.span
+        # Optimal brain surgeon's saliency, w² / [H⁻¹]_jj, of the weights as they are now.
         saliency = (weight.square() * self._cost[columns]).sum(0)
         most = most_salient_columns(weight.shape[1], self._most)
         salient = salient_columns(weight, saliency, most)
@@ -64,6 +65,7 @@ class SplitBinaryColumns:
         self._fit(CONCENTRATED, weight, ~sparse & ~salient)
         self._fit(SPARSE, weight, sparse)
         self._fit(SALIENT, weight, salient)
+        # The second sign of salient weights codes what the first leaves over.
         self._first_centres = self.centres[:, self._block, SALIENT].clone()
         scale = self.scales[:, self._block, SALIENT, None]
         residual = weight - self._first_centres[:, None]
@@ -75,13 +77,14 @@ class SplitBinaryColumns:
         self.centres[:, self._block, SALIENT] = to_float16(self._first_centres + centres)
 
     def quantize(self, columns: slice, weight: Tensor, metric: Tensor) -> Tensor:
-        """The nearest of a group's values; for salient weights, sign by sign."""
+        """Return the nearest of a group's values; for salient weights, sign by sign."""
         salient, sparse = self.salient[columns], self.sparse[:, columns]
         scales, centres = self.scales[:, self._block], self.centres[:, self._block]
         scale = torch.where(sparse, scales[:, SPARSE, None], scales[:, CONCENTRATED, None])
         scale = torch.where(salient, scales[:, SALIENT, None], scale)
         centre = torch.where(sparse, centres[:, SPARSE, None], centres[:, CONCENTRATED, None])
         centre = torch.where(salient, self._first_centres[:, None], centre)
+        # The first sign is taken about the first centre, but decoding adds the stored sum of both.
         signs = weight >= centre
         centre = torch.where(salient, centres[:, SALIENT, None], centre)
         values = centre + scale * signed(signs)
@@ -96,5 +99,5 @@ class SplitBinaryColumns:
 
 
 def most_salient_columns(columns: int, part: float) -> int:
-    """Columns of a block that may be salient: at least one, unless none are wanted."""
+    """Return how many columns of a block may be salient: at least one, unless none are wanted."""
     return max(1, int(part * columns)) if part > 0 else 0

@@ -9,9 +9,9 @@ from crvq.vq.storage_range import to_positive_float16
 
 
 def fit_grid(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The asymmetric grid from each row's least to its largest value, zero included.
+    """Return the asymmetric grid from each row's least to its largest value, zero included.
 
-    (GPTQ, arXiv 2210.17323, section 4: asymmetric, min-max, a grid a row.)
+    (GPTQ, arXiv 2210.17323, section 4: asymmetric, min-max, one grid per row.)
 
     Args:
         weight: ``(out, columns)``.
@@ -43,7 +43,7 @@ def grid_codes(weight: Tensor, steps: Tensor, zeros: Tensor, bits: int) -> Tenso
 
 
 def grid_values(codes: Tensor, steps: Tensor, zeros: Tensor) -> Tensor:
-    """What codes stand for, float32."""
+    """Return what codes stand for, float32."""
     return (codes - zeros).float() * steps
 
 

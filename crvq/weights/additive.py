@@ -259,7 +259,7 @@ class TrainableAdditive(TrainableWeight[AdditiveWeight]):
         return coded.index_select(1, self._places)
 
     def pullback(self, parts: Parts, gradient: Tensor) -> dict[str, Tensor]:
-        """One sum over the uses of each entry; a row sum for each scale."""
+        """Return one sum over the uses of each entry; a row sum for each scale."""
         padding = len(self._order) - gradient.shape[1]
         coded = functional.pad(gradient, (0, padding)).index_select(1, self._order)
         decoded = self._code(parts).decode(self._codebooks(parts))

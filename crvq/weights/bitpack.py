@@ -47,7 +47,7 @@ def pack_bits(values: Tensor, width: int) -> Tensor:
 
 
 def unpack_bits(packed: Tensor, width: int, shape: tuple[int, ...]) -> Tensor:
-    """The int64 values of ``shape`` that `pack_bits` packed.
+    """Return the int64 values of ``shape`` that `pack_bits` packed.
 
     Raises:
         ValueError: the number of bytes is not that of so many values.

@@ -69,7 +69,7 @@ class PartialBinaryWeight(QuantizedWeight):
 
     @classmethod
     def stored_fields(cls, sizes: PartialBinarySizes) -> list[Field]:
-        """Signs, salient codes and mask (codes); float16 scales; a float16 step and a zero a row.
+        """Signs, salient codes and mask (codes); float16 scales; one float16 step and zero per row.
 
         Signs and codes have no place for the other sort of weight: where a row begins in them
         follows from the mask's count of the rows before.
@@ -99,7 +99,7 @@ class PartialBinaryWeight(QuantizedWeight):
         )
 
     def values(self) -> dict[str, Tensor]:
-        """The mask in both forms, and signs and codes of the weights that have them."""
+        """Return the mask in both forms, and signs and codes of the weights that have them."""
         return {
             "signs": self.signs[~self.salient],
             "scales": self.scales,
@@ -135,7 +135,7 @@ class PartialBinaryWeight(QuantizedWeight):
         return weight
 
     def entropy_bits(self) -> float:
-        """Of the mask, the signs and the salient codes, each a source of its own."""
+        """Of the mask, the signs and the salient codes, each with its own frequencies."""
         return (
             mask_entropy_bits(self.salient)
             + mask_entropy_bits(self.signs[~self.salient])

@@ -178,7 +178,7 @@ class PatchWeight(QuantizedWeight):
         return {**header, "entries": entries.shape[1]}
 
     def entropy_bits(self) -> float:
-        """Of each codebook's codes, with frequencies of its own."""
+        """Of each codebook's codes, each with its own frequencies."""
         number, entries = self.entries.shape[:2]
         slots = self.layout.codebook_index(self.codes.device) * entries + self.codes
         counts = torch.bincount(slots.flatten(), minlength=number * entries)
@@ -216,7 +216,7 @@ class TrainablePatches(TrainableWeight[PatchWeight]):
         return decoded[:, : self._weight.in_features].contiguous()
 
     def pullback(self, parts: Parts, gradient: Tensor) -> dict[str, Tensor]:
-        """One sum over the uses of each entry of each patch."""
+        """Return one sum over the uses of each entry of each patch."""
         codebooks = parts[_CODEBOOKS]
         padding = self._weight.layout.in_features - gradient.shape[1]
         gradient = functional.pad(gradient, (0, padding))

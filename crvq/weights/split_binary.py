@@ -193,7 +193,7 @@ class SplitBinaryWeight(QuantizedWeight):
         return {**header, **counted, "salient": marked}
 
     def entropy_bits(self) -> float:
-        """Of signs, second signs and the group bitmap, each a source of its own."""
+        """Of signs, second signs and the group bitmap, each with its own frequencies."""
         total = mask_entropy_bits(self.signs)
         total += mask_entropy_bits(self.second_signs[:, self.salient])
         if self.sparse is not None:

@@ -146,7 +146,7 @@ class TrainableNumbers(TrainableWeight[W]):
         self.parts = {name: there[name] for name in self.numbers if name in there}
 
     def kind(self, name: str) -> PartKind:
-        """All are scales."""
+        """Return all are scales."""
         return "scales"
 
     def dense(self, parts: Parts) -> Tensor:

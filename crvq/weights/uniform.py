@@ -143,7 +143,7 @@ class TrainableUniform(TrainableWeight[UniformWeight]):
         return coded if self._places is None else coded.index_select(1, self._places)
 
     def pullback(self, parts: Parts, gradient: Tensor) -> dict[str, Tensor]:
-        """A sum over the columns of each row's group."""
+        """Return a sum over the columns of each row's group."""
         coded = gradient if self._order is None else gradient.index_select(1, self._order)
         found = coded * self._levels.to(gradient.dtype)
         padded = functional.pad(found, (0, -found.shape[1] % self._weight.group_size))

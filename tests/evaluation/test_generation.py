@@ -17,7 +17,7 @@ def words(tmp_path):
 
 
 def most_likely(model, prompt, count):
-    """Token by token, the whole text anew each time."""
+    """Token by token, the whole text again each time."""
     ids = prompt.clone()
     for _ in range(count):
         ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)

@@ -73,7 +73,7 @@ def test_an_overlap_is_context_only(llama, overlap):
 
 
 def test_bits_per_byte_of_a_uniform_model_in_closed_form():
-    # 256 equally likely tokens are 8 bits each; two bytes a token make 4 bits a byte.
+    # 256 equally likely tokens are 8 bits each; two bytes per token make 4 bits a byte.
     assert bits_per_byte(256.0, tokens=30, text_bytes=60) == pytest.approx(4.0)
     assert bits_per_byte(math.inf, 1, 1) == math.inf
 

@@ -54,7 +54,7 @@ SMALL_MODEL = [
 
 
 def test_a_tight_budget_goes_to_codes_before_codebooks():
-    """At 1 bit codebooks of 16 bits would leave room for fewer bits an index than those of 8."""
+    """At 1 bit codebooks of 16 bits would leave room for fewer bits per index than those of 8."""
     asked = crvq(critical_ratio=0.02, codebook_bits=8, extended_bits=8)
     params = asked.fit_budget(1, SMALL_MODEL)
     assert (params.codebook_dtype, params.codebook_scope) != ("float16", "linear")

@@ -96,7 +96,7 @@ def test_linears_that_read_one_input_share_one_object(name):
 
 
 def expert_inputs(model, index, batch):
-    """Inputs of each expert's two products, worked out from the router's choice."""
+    """Inputs of each expert's two products, computed from the router's choice."""
     _, blocks = find_blocks(model)
     experts = next(m for m in blocks[index].modules() if type(m).__name__.endswith("Experts"))
     called = []

@@ -76,7 +76,7 @@ toy:
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """The two files, beside the package's own, and the folder of the YAML."""
+    """The two files, next to the package's own, and the folder of the YAML."""
     code, conf = tmp_path / "methods", tmp_path / "conf"
     (conf / "method").mkdir(parents=True)
     code.mkdir()

@@ -22,7 +22,7 @@ def test_a_saving_is_a_weights(make_record):
 def test_one_line_tells_the_span_of_all_runs(make_record):
     records = [with_bits(make_record, 20.0, e) for e in (15.0, 18.0, 17.0)]
     assert entropy_note(records) == [
-        "Entropy coding of the codes could save 0.20 to 0.50 bits a weight (order 0)."
+        "Entropy coding of the codes could save 0.20 to 0.50 bits per weight (order 0)."
     ]
     assert "save 0.50 bits" in entropy_note(records[:1])[0]
 

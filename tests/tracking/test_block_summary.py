@@ -1,6 +1,6 @@
 import pytest
 
-from crvq.tracking.block_summary import summarize_block
+from crvq.tracking.events import summarize_block
 
 
 def test_losses_are_plain_means_and_bits_are_weighed(make_row):

@@ -241,6 +241,6 @@ while True:
 
 def test_the_stage_begun_last_is_on_disk(start):
     record = start()
-    record.stage_started("survey", 2)
+    record.stage_started("prepare", 2)
     record.stage_started("quantize", 30)
     assert read_record(record.path)["stage"] == {"name": "quantize", "total": 30}

@@ -109,8 +109,8 @@ def test_ties_keep_their_natural_order():
     assert channel_order(even, even, 2, 1, "sorted").tolist() == list(range(12))
 
 
-def test_none_leaves_channels_and_has_no_room_for_critical_groups():
+def test_none_leaves_channels_and_cannot_have_critical_groups():
     importance = torch.rand(8)
     assert channel_order(importance, importance, 2, 0, "none").tolist() == list(range(8))
-    with pytest.raises(ValueError, match="no room for critical groups"):
+    with pytest.raises(ValueError, match="cannot have critical groups"):
         channel_order(importance, importance, 2, 1, "none")

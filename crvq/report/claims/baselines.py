@@ -23,7 +23,7 @@ _COMMON = (f"{CONFIG}model.", f"{CONFIG}calibration.", f"{CONFIG}device", f"{CON
 
 
 def beats_baselines(evidence: Evidence, claimed: float, as_published: bool) -> Finding:
-    """The best CRVQ of about one bit against the best other method of as few bits, by model.
+    """Return the best CRVQ of about one bit against the best other method of as few bits, by model.
 
     Args:
         evidence: our records.
@@ -42,8 +42,8 @@ def beats_baselines(evidence: Evidence, claimed: float, as_published: bool) -> F
         best = min(strongest, key=lambda pair: evidence.damage(pair.with_), default=None)
         pairs += [best] if best is not None else []
     nothing = (
-        "no records of another method, of at most 5 % more bits, beside CRVQ of about one bit on "
-        "the same model, calibration, fine-tuning and text"
+        "no records of another method, of at most 5 % more bits, to compare with CRVQ of about one "
+        "bit on the same model, calibration, fine-tuning and text"
     )
     return finding_of_pairs(pairs, nothing, claimed)
 
@@ -119,7 +119,7 @@ def _relative_error(row: Row, column: str) -> float:
 
 
 def _is_published(row: Row) -> bool:
-    """Whether channels are sorted by importance and each linear has codebooks of its own."""
+    """Return whether channels are sorted by importance and each linear has its own codebooks."""
     layout = {"group_size": 8, "reorder": "sorted", "codebook_scope": "linear"}
     return all(param(row, key) == value for key, value in layout.items())
 

@@ -20,7 +20,7 @@ _ALTERNATIVES = ("weight", "activation", "random")
 
 
 def importance_beats_alternatives(evidence: Evidence) -> Finding:
-    """The authors' importance against each alternative."""
+    """Return the authors' importance against each alternative."""
     key = f"{PARAMS}importance"
     by_name: dict[str, list[Pair]] = {}
     for name in _ALTERNATIVES:
@@ -32,7 +32,7 @@ def importance_beats_alternatives(evidence: Evidence) -> Finding:
         if pairs:
             by_name[name] = pairs
     if not by_name:
-        return untested("no record of another form of importance beside error_activation")
+        return untested("no record of any other form of importance than error_activation")
     verdicts = [judge_pairs(pairs) for pairs in by_name.values()]
     words = "; ".join(f"against {name} {improvement(pairs)}" for name, pairs in by_name.items())
     ids = runs_of_pairs(pair for pairs in by_name.values() for pair in pairs)
@@ -52,7 +52,7 @@ def sorting_helps(evidence: Evidence) -> Finding:
 
 
 def finetuning_helps(evidence: Evidence, stage: str, without: str) -> Finding:
-    """A stage of fine-tuning against what comes before it, which is alike in both."""
+    """Return a stage of fine-tuning against what comes before it, which is alike in both."""
     keys = [str(name) for name in evidence.settings if str(name).startswith(FINETUNE)]
     if without != NONE:
         before = f"{FINETUNE}{without}."  # its number of windows may stand in either place

@@ -50,7 +50,7 @@ def untested(why: str) -> Finding:
 
 
 def judge_gains(gains: Sequence[float], noise: float, claimed: float | None = None) -> Verdict:
-    """The verdict on a better perplexity, from one or more comparisons.
+    """Return the verdict on a better perplexity, from one or more comparisons.
 
     Holds if the mean gain is above the noise of the mean, does not hold if as far below zero,
     and is within the noise between them. With a ``claimed`` size it only holds in part if
@@ -84,7 +84,7 @@ def improvement(pairs: Sequence[Pair]) -> str:
 
 
 def finding_of_pairs(pairs: Sequence[Pair], nothing: str, claimed: float | None = None) -> Finding:
-    """The usual finding: comparisons of two settings that differ in one thing.
+    """Return the usual finding: comparisons of two settings that differ in one thing.
 
     Args:
         pairs: the comparisons; none gives ``can't be tested here``.
@@ -107,7 +107,7 @@ def runs_of_pairs(pairs: Iterable[Pair]) -> tuple[str, ...]:
 
 
 def common_verdict(verdicts: Iterable[Verdict]) -> Verdict:
-    """What several verdicts on one claim come to: the same, or *in part* if some hold."""
+    """Return what several verdicts on one claim come to: the same, or *in part* if some hold."""
     found = set(verdicts)
     if len(found) == 1:
         return found.pop()

@@ -38,7 +38,7 @@ def critical_pairs(evidence: Evidence, but: Iterable[str] = ()) -> list[Pair]:
 
 
 def critical_channels_help(evidence: Evidence) -> Finding:
-    """All pairs with and without critical channels."""
+    """Return all pairs with and without critical channels."""
     nothing = "no record with λ=0.02 has a twin with λ=0"
     return finding_of_pairs(critical_pairs(evidence), nothing)
 
@@ -67,7 +67,7 @@ def extra_bits_are_few(evidence: Evidence, claimed: float) -> Finding:
 
 
 def two_percent_suffice(evidence: Evidence) -> Finding:
-    """Whether more than 2 % still gains, and as much for its bits as the first 2 % did."""
+    """Return whether more than 2 % still gains, and as much for its bits as the first 2 % did."""
     sweeps = evidence.groups(f"{PARAMS}critical_ratio")
     results = []
     for rows in sweeps:
@@ -103,14 +103,14 @@ def two_percent_suffice(evidence: Evidence) -> Finding:
 
 
 def _dearer(more: Pair, first: Pair) -> bool:
-    """Whether ``more`` gains less for each bit that it costs."""
+    """Return whether ``more`` gains less for each bit that it costs."""
     if more.bits <= 0 or first.bits <= 0:
         return more.gain < first.gain
     return more.gain / more.bits < first.gain / first.bits
 
 
 def three_extended_are_best(evidence: Evidence) -> Finding:
-    """Whether any other number of extended codebooks beats three."""
+    """Return whether any other number of extended codebooks beats three."""
     groups = evidence.groups(f"{PARAMS}extended_codebooks")
     best = []
     for rows in groups:
@@ -152,7 +152,7 @@ def more_beat_larger(evidence: Evidence) -> Finding:
 def works_on_stronger_bases(evidence: Evidence) -> Finding:
     """Critical channels on base quantizers stronger than one of d=8 and 8 bits.
 
-    Stronger is one with more bits of code a weight, or with longer indices at the same rate.
+    Stronger is one with more bits of code per weight, or with longer indices at the same rate.
     """
     pairs = [pair for pair in critical_pairs(evidence) if _is_stronger_base(pair.with_)]
     nothing = (
@@ -173,7 +173,7 @@ def _is_stronger_base(row: Row) -> bool:
 
 def _base(row: Row) -> str:
     length, index = param(row, "group_size"), param(row, "codebook_bits")
-    return f"{_count(index / length)} of code a weight (d={length:g}, indices of {index:g} bits)"
+    return f"{_count(index / length)} of code per weight (d={length:g}, indices of {index:g} bits)"
 
 
 def works_across_models(evidence: Evidence) -> Finding:

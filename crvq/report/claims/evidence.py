@@ -38,7 +38,7 @@ class Evidence:
         return [row for row in rows if method is None or row["method"] == method]
 
     def name(self, row: Row) -> str:
-        """The setting's short name."""
+        """Return the setting's short name."""
         return self._names[row["setting"]]
 
     def pairs(
@@ -116,16 +116,16 @@ class Evidence:
 
 
 def param(row: Row, name: str) -> Any:  # noqa: ANN401
-    """A method parameter of a setting; None if its method has none of that name.
+    """Return a method parameter of a setting; None if its method has none of that name.
 
-    What a budget chose goes before what was asked, but for λ: that is what pairs are told by.
+    What a budget chose goes before what was asked, but for λ: that is what distinguishes pairs.
     """
     value, used = row["settings"].get(PARAMS + name), row["effective_values"].get(name)
     return used if name != "critical_ratio" and value is not None and used is not None else value
 
 
 def uses_critical(row: Row) -> bool:
-    """Whether a setting has critical channels with codebooks of their own."""
+    """Return whether a setting has critical channels with codebooks of their own."""
     return (param(row, "critical_ratio") or 0) > 0 and (param(row, "extended_codebooks") or 0) > 0
 
 

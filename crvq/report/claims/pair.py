@@ -33,7 +33,7 @@ class Pair:
 
     @property
     def bits(self) -> float:
-        """Bits a weight that the second costs beyond the first."""
+        """Bits per weight that the second costs beyond the first."""
         return float(self.with_["bits"] - self.without["bits"])
 
     @property
@@ -58,7 +58,7 @@ def mean_noise(pairs: Sequence[Pair]) -> float:
 def pairs_in_words(pairs: Sequence[Pair]) -> list[str]:
     """``CRVQ 1x8 g8 → CRVQ 1x8 g8 + 3x8, λ=0.02: 1,179 → 1,103`` for each pair.
 
-    Names are as long as tells the first sides of these pairs apart, and the second sides; a pair
+    Names are as long as distinguishes the first sides of these pairs, and the second sides; a pair
     whose sides have the same name is named once. The model stands before them where there are
     several.
     """

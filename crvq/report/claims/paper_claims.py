@@ -68,7 +68,7 @@ CLAIMS = (
     ),
     Claim(
         "extra_bits",
-        "They cost 0.06 bits a weight",
+        "They cost 0.06 bits per weight",
         _SECOND_HAND,
         "medium",
         "at the paper's layout λ=0.02 costs less than 0.065 bits beyond λ=0, everything counted; "
@@ -158,7 +158,7 @@ CLAIMS = (
         "No cost in inference speed against one codebook",
         _SECOND_HAND,
         "medium",
-        "tokens a second with λ=0.02 are within 5 % of those with λ=0",
+        "tokens per second with λ=0.02 are within 5 % of those with λ=0",
         as_fast_as_one_codebook,
     ),
     Claim(

@@ -78,7 +78,7 @@ class SeedNoise:
         return self.sigma(row, label) / math.sqrt(runs)
 
     def in_words(self) -> str:
-        """The rule, for the notes of a table."""
+        """Return the rule, for the notes of a table."""
         fallback = (
             f"of all repeated settings ({self.pooled:.3f})"
             if _sigma(self._repeated)

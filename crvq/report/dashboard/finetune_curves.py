@@ -1,4 +1,4 @@
-"""``finetune.csv`` as curves: a line a stage and block."""
+"""``finetune.csv`` as curves: one line per stage and block."""
 
 from __future__ import annotations
 

@@ -8,23 +8,23 @@ import pandas as pd
 
 MEASURES = {
     "relative_loss": "relative loss",
-    "bits": "bits a weight",
+    "bits": "bits per weight",
     "seconds": "seconds",
     "critical_channels": "critical channels",
     "loss": "loss",
     "rounds": "rounds",
-    "code_entropy": "entropy of the codes (bits a weight)",
+    "code_entropy": "entropy of the codes (bits per weight)",
 }
 """Columns of ``layers.csv`` that make a map, with their names; absent ones are left out."""
 _DIGITS = 5
 
 
 def layer_maps(layers: pd.DataFrame) -> dict[str, Any] | None:
-    """The maps of one run; None if its table has no rows or lacks block and kind.
+    """Return the maps of one run; None if its table has no rows or lacks block and kind.
 
     Returns:
         ``blocks``: block numbers; ``kinds``: names of linears inside a block, in the order of
-        the table; ``shapes``: by kind, ``out x in``; ``maps``: by measure, a row a kind and a
+        the table; ``shapes``: by kind, ``out x in``; ``maps``: by measure, one row per kind and a
         column a block, numbers to five digits; None where there is no such linear or the value
         is not finite; ``notes``: ``[block, kind, note]``.
     """

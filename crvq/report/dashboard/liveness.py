@@ -27,7 +27,7 @@ def progress(run: Run, runs: Sequence[Run], now: datetime | None = None) -> dict
 
     Args:
         run: as its files are now.
-        runs: all runs: a finished one of the same model tells how many blocks there are, where
+        runs: all runs: a finished one of the same model shows how many blocks there are, where
             the record does not.
         now: the present by default.
 
@@ -52,7 +52,7 @@ def progress(run: Run, runs: Sequence[Run], now: datetime | None = None) -> dict
 
 
 def shown_status(run: Run, runs: Sequence[Run]) -> str:
-    """The run's status, where a run that nobody works on any more is ``stopped``."""
+    """Return the run's status, where a run without a living process is ``stopped``."""
     if run.status == "running" and not progress(run, runs)["alive"]:
         return "stopped"
     return run.status
@@ -88,7 +88,7 @@ def _is_alive(attempt: dict[str, Any], silent: float) -> bool:
         born = datetime.fromtimestamp(psutil.Process(pid).create_time(), UTC)
     except psutil.Error:
         return False
-    # Numbers are given anew: a process that is younger than the attempt is another one.
+    # Process ids are reused: a process that is younger than the attempt is another one.
     age = _seconds_since(attempt.get("started"), born)
     return age is None or age <= _CLOCKS_DIFFER
 

@@ -37,7 +37,7 @@ _SCALED = {
 
 
 def outcomes(run: Run, names: ProtocolNames) -> dict[str, float]:
-    """Every number that a run's record and tables hold as a result, by a name for axes.
+    """Return every number that a run's record and tables hold as a result, by a name for axes.
 
     Perplexities come first, then agreement and zero-shot scores, loss, bits, times and sizes.
     Sections that this version does not know are taken in as they are: every number in them is
@@ -74,8 +74,8 @@ def _bits(record: Record) -> dict[str, float]:
     if not weights:
         return {}
     averages = {
-        "bits a quantized weight": bits.get("average_quantized_weights"),
-        "bits a weight, all weights": bits.get("average_all_weights"),
+        "bits per quantized weight": bits.get("average_quantized_weights"),
+        "bits per weight, all weights": bits.get("average_all_weights"),
     }
     parts = {name: as_number(bits.get(name)) for name in _BIT_PARTS}
     shares = {

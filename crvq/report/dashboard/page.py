@@ -89,7 +89,7 @@ def write_dashboard(
 
 
 def render(payload: dict[str, Any], reload_seconds: float | None = None) -> str:
-    """The page as text.
+    """Return the page as text.
 
     Strings of records are data of a JSON block, in which no character can end the block, and
     the scripts put them into the page as text only. A content security policy lets nothing run

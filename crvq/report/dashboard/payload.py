@@ -27,17 +27,17 @@ _PLACE = ("host", "platform", "cpu", "device", "threads", "git", "packages", "se
 
 
 def dashboard_payload(runs: Sequence[Run], results_dir: Path) -> dict[str, Any]:
-    """What the page's scripts draw.
+    """Return what the page's scripts draw.
 
     Args:
         runs: as :func:`crvq.report.dashboard.runs.load_runs` gives them.
         results_dir: where they lie; may hold ``published.csv``.
 
     Returns:
-        ``runs``: a value a run (see the code); ``experiments``: by name, as
+        ``runs``: one value per run (see the code); ``experiments``: by name, as
         :func:`experiment_summary` gives them; ``measures``: names of layer maps; ``quality``:
         outcomes that say how good a quantized model is, and whether lower is better; ``published``:
-        points of other papers; ``faults``: files that could not be read, beside those of runs;
+        points of other papers; ``faults``: files that could not be read, next to those of runs;
         ``results`` and ``made``: which folder, and when. Infinity and
         NaN are the strings that :func:`crvq.tracking.json_values.to_json` makes of them.
     """
@@ -122,7 +122,7 @@ def _agreement(record: Record, names: Mapping[Protocol, str]) -> dict[str, Any]:
 
 
 def _perplexities(record: Record, names: Mapping[Protocol, str]) -> list[dict[str, Any]]:
-    """A value for each dataset, under a name that only comparable numbers share."""
+    """Return a value for each dataset, under a name that only comparable numbers share."""
     return [
         {
             "name": names[protocol(dataset, entry)],

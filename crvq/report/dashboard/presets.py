@@ -31,8 +31,8 @@ def with_presets(
 
     Args:
         runs: of one experiment.
-        values: the values in which they differ, by key, a row a run.
-        is_seed: tells keys that only draw another sample.
+        values: the values in which they differ, by key, one row per run.
+        is_seed: whether a key only draws another sample.
     """
     for name, prefixes, named in _FAMILIES:
         keys = list(dict.fromkeys(key for row in values for key in row))
@@ -66,7 +66,7 @@ def _with_own_keys_in_method(row: dict[str, Any], everywhere: set[str]) -> dict[
 
 
 def _is_grid(values: Sequence[dict[str, Any]], family: Sequence[str]) -> bool:
-    """Whether the keys vary by themselves; so few combinations could be anything."""
+    """Return whether the keys vary by themselves; so few combinations could be anything."""
     seen = {tuple(show(row.get(key)) for key in family) for row in values if row}
     if len(seen) < _LEAST_COMBINATIONS:
         return True
@@ -75,7 +75,7 @@ def _is_grid(values: Sequence[dict[str, Any]], family: Sequence[str]) -> bool:
 
 
 def _layouts(records: Sequence[Record]) -> list[str]:
-    """The method's layout, and behind it what tells runs of one layout apart."""
+    """Return the method's layout, then what distinguishes runs of one layout."""
     names = [
         layout_name(flat_record({**record, "method": record.get("method")}, ""))
         for record in records
@@ -96,7 +96,7 @@ def _method_alone(record: Record) -> Record:
 
 
 def _stages(records: Sequence[Record]) -> list[str]:
-    """Stages of fine-tuning, and behind them what tells runs of the same stages apart."""
+    """Stages of fine-tuning, then what distinguishes runs of the same stages."""
     stages = [finetune_stage(flatten({"config": record.get("config") or {}})) for record in records]
     for stage in set(stages):
         same = [place for place, other in enumerate(stages) if other == stage]

@@ -15,7 +15,7 @@ Protocol = tuple[str, int | None, int | None, str | None]
 
 @dataclass(frozen=True)
 class ProtocolNames:
-    """What tells protocols apart among all runs of a page."""
+    """What distinguishes protocols among all runs of a page."""
 
     perplexity: Mapping[Protocol, str]
     """By what two perplexities must share to be compared."""
@@ -27,15 +27,15 @@ class ProtocolNames:
     """What an average's name says of its tasks, by their labels; empty if all runs have one set."""
 
     def tasks(self, record: Record) -> dict[str, dict[str, Any]]:
-        """A run's zero-shot tasks by label: the name, shots, and the limit, if any."""
+        """Return a run's zero-shot tasks by label: the name, shots, and the limit, if any."""
         return _tasks(record, self.sources)
 
 
 def protocol_names(records: Iterable[Record]) -> ProtocolNames:
-    """A name for every protocol among ``records``: the dataset's, with what tells it apart.
+    """A name for every protocol among ``records``: the dataset's, with what distinguishes it.
 
     Context and number of tokens are added where a dataset was read in several ways, and a number
-    where that does not tell them apart either. Sets of zero-shot tasks are named by their number
+    where that does not distinguish them either. Sets of zero-shot tasks are named by their number
     and limit, or by all tasks where that is not enough.
     """
     records = list(records)
@@ -55,7 +55,7 @@ def protocol_names(records: Iterable[Record]) -> ProtocolNames:
 
 
 def protocol(dataset: str, entry: dict[str, Any]) -> Protocol:
-    """What two perplexities, or two comparisons with full precision, must share."""
+    """Return what two perplexities, or two comparisons with full precision, must share."""
     return dataset, entry.get("context"), entry.get("tokens"), entry.get("protocol")
 
 

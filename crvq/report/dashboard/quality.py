@@ -30,7 +30,7 @@ class Measure:
 
 
 def quality(run: Run, names: ProtocolNames) -> list[Measure]:
-    """Perplexities, agreement, zero-shot scores and losses of linears, most telling first.
+    """Perplexities, agreement, zero-shot scores and losses of linears, most informative first.
 
     Numbers that depend on different texts, contexts, tasks or limits never share a name.
 

@@ -31,12 +31,12 @@ class NoRunsError(CrvqError):
 
 @dataclass
 class Run:
-    """One run as its folder tells it."""
+    """One run as its folder describes it."""
 
     folder: Path
     record: Record
     label: str = ""
-    """What tells the run apart from others of its experiment."""
+    """What distinguishes the run from others of its experiment."""
     layers: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Rows of ``layers.csv``; empty if there is none."""
     finetune: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -69,7 +69,7 @@ class Run:
 def load_runs(
     results_dir: Path, experiment: str | None = None, *, reference: bool = True
 ) -> list[Run]:
-    """All runs below ``results_dir``, by experiment, oldest first, with labels.
+    """Return all runs below ``results_dir``, by experiment, oldest first, with labels.
 
     A shipped record whose run the user's own results hold in the same experiment is left out.
 
@@ -91,7 +91,7 @@ def load_runs(
 
 
 def no_runs(results_dir: Path, experiment: str | None = None) -> NoRunsError:
-    """The error for an empty results folder: what was looked for, and how to get a run."""
+    """Return the error for an empty results folder: what was looked for, and how to get a run."""
     below = wrong_folder(results_dir)
     if below is not None:
         return below

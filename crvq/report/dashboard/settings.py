@@ -12,9 +12,9 @@ from crvq.tracking.json_values import flatten
 
 
 def same_settings(runs: Sequence[Run]) -> list[int]:
-    """A number for every run, equal for those that differ in seeds alone.
+    """Return a number for every run, equal for those that differ in seeds alone.
 
-    As in the tables, kinds of devices are told apart and what is evaluated is not. Runs without
+    As in the tables, kinds of devices count and what is evaluated does not. Runs without
     a configuration are settings of their own.
     """
     keys = [_setting(run.record) or run.key for run in runs]
@@ -23,7 +23,7 @@ def same_settings(runs: Sequence[Run]) -> list[int]:
 
 
 def finetuned(record: Record) -> str | None:
-    """The stages of fine-tuning; None if there are none."""
+    """Return the stages of fine-tuning; None if there are none."""
     stage = finetune_stage(flatten({"config": record.get("config") or {}}))
     return None if stage == NONE else stage
 

@@ -42,13 +42,13 @@ def sweep_axes(values: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def is_seed(key: str) -> bool:
-    """Whether a key only draws another sample: runs that differ in it belong to one line."""
+    """Return whether a key only draws another sample: runs that differ in it belong to one line."""
     last = key.rpartition(".")[2]
     return last == "seed" or last.endswith("_seed")
 
 
 def experiment_summary(runs: Sequence[Run]) -> dict[str, Any]:
-    """An experiment for the page: its swept keys, best axis first, and each run's values.
+    """Return an experiment for the page: its swept keys, best axis first, and each run's values.
 
     Returns:
         ``axes``: keys; ``names``: short ones for them; ``numeric``: those of them that are numbers
@@ -69,7 +69,7 @@ def experiment_summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _is_numeric(column: Sequence[object]) -> bool:
-    """Whether all values are numbers; null is none."""
+    """Return whether all values are numbers; null is none."""
     return bool(column) and all(
         isinstance(value, (int, float)) and not isinstance(value, bool) for value in column
     )

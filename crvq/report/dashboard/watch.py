@@ -36,7 +36,7 @@ def watch_dashboard(
         experiment: only this one.
         seconds: between two looks at the files; the open page loads itself as often, but at
             most every 5 seconds.
-        on_write: told after each time the page was written.
+        on_write: called each time the page was written.
         rounds: looks to take; without end by default.
         reference: include shipped records.
 

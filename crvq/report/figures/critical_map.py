@@ -17,10 +17,10 @@ _NAMED = 6
 
 
 def critical_map_figure(layers: pd.DataFrame, title: str) -> go.Figure:
-    """Every critical in feature of every linear of one run: a panel a kind, a line a block.
+    """Every critical in feature of every linear of one run: one panel per kind, one line per block.
 
     A panel's head names the in features that are critical in at least half of the blocks: a
-    column of dots, where a channel of the residual stream stays hot through the model.
+    column of dots, where a channel of the residual stream stays critical through the model.
 
     Args:
         layers: rows of one run, of :func:`crvq.report.records.load_layers`.
@@ -63,7 +63,9 @@ def recurring_channels(rows: pd.DataFrame) -> list[int]:
     Args:
         rows: of one kind of linear of one run.
     """
-    counts = Counter(channel for text in rows["critical_in_features"] for channel in _numbers(text))
+    counts = Counter(
+        channel for text in rows["critical_in_features"] for channel in critical_channels(text)
+    )
     return [channel for channel, times in counts.most_common() if 2 * times >= len(rows)]
 
 
@@ -80,7 +82,7 @@ def _dots(kind: str, rows: pd.DataFrame) -> go.Scatter:
     points = [
         (channel, int(block), rank)
         for block, text in zip(rows["block"], rows["critical_in_features"], strict=True)
-        for rank, channel in enumerate(_numbers(text), start=1)
+        for rank, channel in enumerate(critical_channels(text), start=1)
     ]
     return go.Scatter(
         x=[channel for channel, _, _ in points],
@@ -94,5 +96,6 @@ def _dots(kind: str, rows: pd.DataFrame) -> go.Scatter:
     )
 
 
-def _numbers(text: str) -> list[int]:
+def critical_channels(text: str) -> list[int]:
+    """Return the in features of a ``critical_in_features`` cell, in the order of coding."""
     return [int(number) for number in text.split()]

@@ -57,7 +57,7 @@ def loss_map_figure(layers: pd.DataFrame, title: str) -> go.Figure:
 
 
 def loss_by_block_figure(layers: pd.DataFrame, labels: dict[str, str]) -> go.Figure:
-    """Mean relative loss of each block's linears, a line a run, logarithmic upwards.
+    """Mean relative loss of each block's linears, one line per run, logarithmic upwards.
 
     Args:
         layers: rows of several runs.
@@ -85,7 +85,7 @@ def loss_by_block_figure(layers: pd.DataFrame, labels: dict[str, str]) -> go.Fig
 
 
 def critical_figure(layers: pd.DataFrame, title: str) -> go.Figure:
-    """What part of each linear's in features is critical, and what it pays in bits.
+    """Return what part of each linear's in features is critical, and what it pays in bits.
 
     Args:
         layers: rows of one run.

@@ -37,7 +37,7 @@ _TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
 
 
 def pareto_points(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a setting, protocol and model.
+    """Return one row per setting, protocol and model.
 
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
@@ -86,7 +86,7 @@ def pareto_points(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def frontier(bits: pd.Series, perplexity: pd.Series) -> pd.Series:
-    """Which points no other one beats in one of both without losing in the other."""
+    """Return which points no other one beats in one of both without losing in the other."""
     flags = {}
     for index in bits.index:
         no_worse = (bits <= bits[index]) & (perplexity <= perplexity[index])
@@ -130,14 +130,14 @@ def pareto_figure(
     relative: bool = True,
     highest_bits: float = 4.5,
 ) -> go.Figure:
-    """Bits a weight against perplexity (both all in, logarithmic upwards), on one protocol.
+    """Bits per weight against perplexity (both all in, logarithmic upwards), on one protocol.
 
     Fine-tuned settings have open symbols and a frontier of their own: what training brings is not
     the quantizer's.
 
     Published results are of other models. They are faint, in a separate legend group, and only
-    shown as multiples of their own full precision (``relative``): 9 is a wreck for a 7B model and
-    out of reach for a small one. Hovering tells values, source and confidence.
+    shown as multiples of their own full precision (``relative``): 9 is degenerate for a 7B model
+    and out of reach for a small one. Hovering shows values, source and confidence.
 
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
@@ -171,14 +171,14 @@ def pareto_figure(
             look = f"{symbol}-open" if tuned else symbol
             _add_method(figure, part, name, value, color, look)
     _add_frontiers(figure, points, value)
-    figure.update_xaxes(title="bits a weight (ours: everything counted)")
+    figure.update_xaxes(title="bits per weight (ours: everything counted)")
     figure.update_yaxes(
         type="log",
         title="perplexity, times full precision" if relative else "perplexity",
         tickvals=_TICKS,
         ticktext=[f"{tick:,}" for tick in _TICKS],
     )
-    _leave_ruins_above(figure, points, shown)
+    _leave_outliers_above(figure, points, shown)
     models = ", ".join(points["model"].unique())
     return plain_layout(figure, f"Bits against perplexity: {models}; {protocol}", 560)
 
@@ -207,21 +207,21 @@ def _add_frontiers(figure: go.Figure, points: pd.DataFrame, value: str) -> None:
         )
 
 
-def _leave_ruins_above(figure: go.Figure, points: pd.DataFrame, shown: list[float]) -> None:
-    """Let the upwards axis end where results are ruins, if some are; a double click shows them.
+def _leave_outliers_above(figure: go.Figure, points: pd.DataFrame, shown: list[float]) -> None:
+    """Let the upwards axis end below degenerate results, if any; a double click shows them.
 
     Args:
         figure: to change.
         points: ours.
         shown: the heights of all points, published ones too, that must be in view.
     """
-    ruins = points["relative"] > _HIGHEST_RATIO
-    if not ruins.any() or ruins.all():
+    outliers = points["relative"] > _HIGHEST_RATIO
+    if not outliers.any() or outliers.all():
         return
     figure.update_yaxes(range=[np.log10(0.7 * min(shown)), np.log10(1.5 * max(shown))])
     figure.add_annotation(
-        text=f"{int(ruins.sum())} above, at more than {_HIGHEST_RATIO:,.0f} times full precision: "
-        "double click to see all",
+        text=f"{int(outliers.sum())} above, at more than {_HIGHEST_RATIO:,.0f} times full "
+        "precision: double click to see all",
         xref="paper",
         yref="paper",
         x=1,

@@ -22,7 +22,7 @@ FAINT = "rgba(110, 110, 110, 0.45)"
 
 
 def empty_figure(text: str) -> go.Figure:
-    """A figure that says why it shows nothing."""
+    """Return a figure that says why it shows nothing."""
     figure = go.Figure()
     figure.add_annotation(text=html.escape(text), showarrow=False, font={"size": 14})
     figure.update_xaxes(visible=False)

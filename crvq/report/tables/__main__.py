@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _why_not(results: Path) -> str | None:
-    """What is wrong with a folder that tables cannot be made from."""
+    """Return what is wrong with a folder that tables cannot be made from."""
     if not results.is_dir():
         return f"{results} is no folder; give the one that runs leave their records in (results)"
     if next(run_folders(results), None) is not None:

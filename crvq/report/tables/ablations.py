@@ -29,7 +29,7 @@ _PARAMS = f"{CONFIG}method_params."
 
 @dataclass(frozen=True)
 class Ablation:
-    """What is varied, and against what changes are told."""
+    """What is varied, and against what changes are measured."""
 
     name: str
     title: str
@@ -107,7 +107,7 @@ ABLATIONS = (
 def ablation_table(
     runs: pd.DataFrame, ablation: Ablation, older: pd.DataFrame | None = None
 ) -> PaperTable:
-    """All groups of settings that differ in nothing but the ablation's keys.
+    """Return all groups of settings that differ in nothing but the ablation's keys.
 
     Groups are found by looking at configurations, not at the names of experiments: any runs that
     answer the question are used. ``change`` is the first perplexity against that of the
@@ -171,7 +171,7 @@ def _meaningful(runs: pd.DataFrame, ablation: Ablation) -> pd.DataFrame:
 
 
 def _shared(settings: pd.DataFrame, ablation: Ablation) -> pd.Series:
-    """What tells the groups of one model apart; empty where a model has one group."""
+    """Return what distinguishes the groups of one model; empty where a model has one group."""
     shared = pd.Series("", index=settings.index)
     for _, rows in settings.groupby("model", sort=False):
         if rows["group"].nunique() > 1:

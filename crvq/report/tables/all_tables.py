@@ -22,7 +22,7 @@ def all_tables(
     published: pd.DataFrame | None = None,
     older: pd.DataFrame | None = None,
 ) -> list[PaperTable]:
-    """Every table; those that no run fills are empty and say which command would.
+    """Return every table; those that no run fills are empty and say which command would.
 
     Args:
         runs: of :func:`crvq.report.tables.loaded_runs.load_runs`.

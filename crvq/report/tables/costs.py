@@ -67,7 +67,7 @@ def time_table(runs: pd.DataFrame) -> PaperTable:
 
 
 def size_table(runs: pd.DataFrame) -> PaperTable:
-    """Bits a quantized weight by part, and the size of the whole model, smallest first.
+    """Bits per quantized weight by part, and the size of the whole model, smallest first.
 
     Args:
         runs: of :func:`crvq.report.finished_runs.finished_runs`.
@@ -94,7 +94,7 @@ def size_table(runs: pd.DataFrame) -> PaperTable:
     )
     return PaperTable(
         name="model_size",
-        title="Size by part: bits a quantized weight, and bytes",
+        title="Size by part: bits per quantized weight, and bytes",
         frame=settings,
         columns=columns,
         notes=notes(settings),

@@ -27,7 +27,7 @@ _ORDER = (NONE, *(stage + what for stage in _STAGES for what in (NORMS, "")))
 
 
 def finetune_keys(runs: pd.DataFrame) -> tuple[str, ...]:
-    """All columns that configure fine-tuning."""
+    """Return all columns that configure fine-tuning."""
     return tuple(str(name) for name in runs if str(name).startswith(FINETUNE))
 
 

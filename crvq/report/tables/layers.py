@@ -20,7 +20,7 @@ LAYER_NOTES = (
 
 
 def best_runs(runs: pd.DataFrame, most: int = 6) -> dict[str, str]:
-    """The best run of each of the best layouts, with its name, by the run's folder; by bits.
+    """Return the best run of each of the best layouts, with its name, by the run's folder; by bits.
 
     The best loses least perplexity against full precision, on the protocol that most settings
     were measured on. λ is no part of a layout here: a sweep of λ would fill the list. Names say
@@ -56,7 +56,7 @@ def best_runs(runs: pd.DataFrame, most: int = 6) -> dict[str, str]:
 
 
 def loss_by_kind(layers: pd.DataFrame) -> pd.DataFrame:
-    """By run and kind: mean and largest relative loss, bits a weight, critical channels.
+    """By run and kind: mean and largest relative loss, bits per weight, critical channels.
 
     Bits are all bits of the kind over all its weights, not a mean of means.
 

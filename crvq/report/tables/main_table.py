@@ -89,7 +89,7 @@ def main_table(
 
 
 def full_precision_rows(settings: pd.DataFrame) -> pd.DataFrame:
-    """A row a model with what its runs measured before quantization, on one kind of device."""
+    """One row per model with what its runs measured before quantization, on one kind of device."""
     rows = []
     for model, group in settings.groupby("model", sort=False):
         row = {"model": model, "label": "full precision", "method": "full_precision"}

@@ -10,7 +10,7 @@ from crvq.report.perplexity_columns import QUANTIZED, protocol_labels
 from crvq.report.settings import model_notes
 from crvq.report.zero_shot_columns import AVERAGE, average_labels
 
-BITS_NOTE = "Bits a weight: codes, codebooks, scales and permutations, all counted."
+BITS_NOTE = "Bits per weight: codes, codebooks, scales and permutations, all counted."
 SEEDS_NOTE = "mean ± standard deviation over seeds."
 
 BITS = Column("bits", "bits", "bits")
@@ -24,7 +24,7 @@ EXPERIMENT = Column("experiment", "experiment", only_csv=True)
 
 
 def perplexity_columns(settings: pd.DataFrame) -> tuple[Column, ...]:
-    """A column a protocol."""
+    """Return a column a protocol."""
     return tuple(
         Column(QUANTIZED + label, f"perplexity: {label}", "perplexity")
         for label in protocol_labels(settings)
@@ -32,26 +32,26 @@ def perplexity_columns(settings: pd.DataFrame) -> tuple[Column, ...]:
 
 
 def average_columns(settings: pd.DataFrame) -> tuple[Column, ...]:
-    """A zero-shot average for every set of tasks."""
+    """Return a zero-shot average for every set of tasks."""
     return tuple(
         Column(AVERAGE + name, AVERAGE + name, "accuracy") for name in average_labels(settings)
     )
 
 
 def model_columns(settings: pd.DataFrame) -> tuple[Column, ...]:
-    """The model, if there is more than one."""
+    """Return the model, if there is more than one."""
     several = "model" in settings and settings["model"].nunique() > 1
     return (Column("model", "model", only_csv=not several),)
 
 
 def origin_columns(settings: pd.DataFrame) -> tuple[Column, ...]:
-    """Where the rows come from; printed where shipped records and own ones share a table."""
+    """Return where the rows come from; printed where shipped records and own ones share a table."""
     several = ORIGIN in settings and settings[ORIGIN].dropna().astype(bool).nunique() > 1
     return (Column(ORIGIN, "computed", only_csv=not several),)
 
 
 def notes(settings: pd.DataFrame) -> tuple[str, ...]:
-    """What must be known of bits, seeds and models."""
+    """Return what must be known of bits, seeds and models."""
     if settings.empty:
         return ()
     seeds = [f"{SEEDS_NOTE[:1].upper()}{SEEDS_NOTE[1:]}"] if (settings["runs"] > 1).any() else []

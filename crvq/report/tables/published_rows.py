@@ -1,4 +1,4 @@
-"""Published numbers beside ours, where they can be compared at all."""
+"""Published numbers next to ours, where they can be compared at all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _COLUMNS = (
 def comparison_table(runs: pd.DataFrame, published: pd.DataFrame) -> PaperTable:
     """Our rows and the published ones of the same model, text and context; by bits.
 
-    A model of ours that nobody published on gets no rows, and the notes say so: perplexities of
+    A model of ours without published numbers gets no rows, and the notes say so: perplexities of
     different models, texts or contexts cannot be compared. Nor can those of a part of the text,
     which papers read in full: such rows of ours are left out, and the notes name them.
 
@@ -71,7 +71,7 @@ def comparison_table(runs: pd.DataFrame, published: pd.DataFrame) -> PaperTable:
         frame = frame.sort_values(by, kind="stable", ignore_index=True)
     return PaperTable(
         name="published_comparison",
-        title="Our records beside published numbers of the same model, text and context",
+        title="Our records next to published numbers of the same model, text and context",
         frame=frame,
         columns=_COLUMNS,
         notes=tuple(dict.fromkeys(notes)),
@@ -86,7 +86,7 @@ def peers_table(
     dataset: str = "wikitext2",
     most_bits: float = 2.3,
 ) -> PaperTable:
-    """What papers print near one bit; a row a source, since sources differ by up to 2x.
+    """Return what papers print near one bit; one row per source, since sources differ by up to 2x.
 
     Args:
         published: of :func:`crvq.report.published.read_published`.
@@ -149,7 +149,7 @@ def _why_not(
     if same_model.empty:
         models = ", ".join(sorted(set(theirs["model"])))
         return (
-            f"{model}: no published number is of this model, so none can stand beside ours; "
+            f"{model}: no published number is of this model, so none can be compared with ours; "
             f"there are numbers of {models}."
         )
     known = same_model[["dataset", "context_stated"]].drop_duplicates()

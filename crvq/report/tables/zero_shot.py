@@ -1,4 +1,4 @@
-"""The zero-shot table: accuracy by task, beside full precision and chance."""
+"""The zero-shot table: accuracy by task, next to full precision and chance."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _rows(settings: pd.DataFrame) -> list[dict[Any, Any]]:
 
 
 def _at_chance(row: dict[Any, Any], tasks: list[str]) -> str:
-    """Tasks of which the setting knows nothing, as far as so many questions can tell."""
+    """Tasks on which the setting is at chance, as far as so many questions can show."""
     asked = [task for task in tasks if not pd.isna(row[ACCURACY + task])]
     heads, _ = _heads(tasks)
     found = [

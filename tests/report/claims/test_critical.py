@@ -142,7 +142,7 @@ def test_weaker_bases_say_nothing_of_stronger_ones(runs_of, make_run, base):
 def test_which_base_is_stronger_is_said(runs_of, make_run):
     pair = [make_run(100.0, critical_ratio=r, group_size=4) for r in (0.0, 0.02)]
     finding = works_on_stronger_bases(Evidence(runs_of(*pair)))
-    assert finding.measured.startswith("2 bits of code a weight (d=4, indices of 8 bits): ")
+    assert finding.measured.startswith("2 bits of code per weight (d=4, indices of 8 bits): ")
 
 
 def of_models(make_run, values, sizes=(125e6, 13e9)):

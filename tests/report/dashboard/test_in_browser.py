@@ -145,7 +145,7 @@ def test_a_choice_of_run_measure_and_outcome_redraws(browser, file):
         ratios = "document.querySelector('#layers .chart').data[0].z.flat()"
         until(page, f"{ratios}.length === 6")
         assert page.evaluate(ratios) == [0] * 6  # logarithms of 1
-        page.locator("#sweeps").get_by_label("outcome").select_option("bits a quantized weight")
+        page.locator("#sweeps").get_by_label("outcome").select_option("bits per quantized weight")
         drawn = "document.querySelector('#sweeps .chart').data.flatMap(line => line.y)"
         until(page, f"{drawn}.every(y => y === 2.125)")
 
@@ -171,7 +171,7 @@ def test_an_axis_has_a_short_name_and_its_hover_tells_what_was_used_and_bits(bro
         texts = page.evaluate(f"{chart}.data.flatMap(line => line.text)")
         hover = next(text for text in texts if text.startswith("critical_ratio=0.02"))
         assert "critical_ratio, asked → used: 0.02 → 0.015" in hover
-        assert "2.125 bits a quantized weight" in hover
+        assert "2.125 bits per quantized weight" in hover
 
 
 def test_a_lying_log_axis_has_as_few_ticks_as_fit_a_phone(browser, save_run, tmp_path):

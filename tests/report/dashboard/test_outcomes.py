@@ -40,8 +40,8 @@ def test_bits_by_part_are_averages_that_add_up(found):
         "all_weights": 20,
     }
     values = found(bits=bits)
-    assert values["bits a quantized weight"] == 2.0
-    assert values["bits a weight, all weights"] == 9.0
+    assert values["bits per quantized weight"] == 2.0
+    assert values["bits per weight, all weights"] == 9.0
     parts = ("codes", "codebooks", "scales", "permutation", "other")
     assert sum(values[f"bits: {part}"] for part in parts) == pytest.approx(2.0)
 

@@ -73,7 +73,7 @@ function renderFailures(runs) {
           ? h(
               "p",
               { class: "quiet" },
-              `${plural(run.layers.blocks.length, "block")} done before; the same command goes on from there.`,
+              `${plural(run.layers.blocks.length, "block")} done before; the same command resumes from there.`,
             )
           : null,
       ),

@@ -1,6 +1,6 @@
 /* What all charts share: colours of the theme, safe palettes, one way to draw. */
 
-/* Okabe and Ito's colours (darker where white is behind them): told apart by the colour-blind. */
+/* Okabe and Ito's colours (darker where white is behind them): distinguishable by the colour-blind. */
 const PALETTES = {
   light: ["#0072b2", "#d55e00", "#00805c", "#b0518a", "#5b5b5b", "#8a6d00", "#2f91c9", "#7a3db8"],
   dark: ["#56b4e9", "#ff9147", "#2fc99b", "#e39ac4", "#c8c8c8", "#f0e442", "#8ecbff", "#c7a0ff"],
@@ -124,7 +124,7 @@ function wantsLog(values) {
   return values.length > 1 && low > 0 && Math.max(...values) / low > 4;
 }
 
-/* Names of outcomes of the runs, in their order, most telling first. */
+/* Names of outcomes of the runs, in their order, most informative first. */
 function outcomeNames(runs) {
   return unique(runs.flatMap((run) => Object.keys(run.outcomes)));
 }

@@ -130,7 +130,7 @@ function detailBits(run) {
   ]);
   rows.push(["all", { text: bitsText(run.bits.average_quantized_weights), class: "number" }]);
   return [
-    h("h3", {}, "Bits a quantized weight"),
+    h("h3", {}, "Bits per quantized weight"),
     table(["part", { text: "bits", class: "number" }], rows, "Bits by part"),
   ];
 }

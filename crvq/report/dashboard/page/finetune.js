@@ -1,4 +1,4 @@
-/* Losses over the steps of fine-tuning, a line a block; and what each block gained. */
+/* Losses over the steps of fine-tuning, one line per block, and what each block gained. */
 
 function renderFinetune(runs) {
   const tuned = runs.filter((run) => run.finetune.length);

@@ -29,7 +29,7 @@ function frontOf(points, lowerIsBetter) {
   return front;
 }
 
-/* A front for each model, and beside it that of its runs without fine-tuning where there are both. */
+/* A front for each model, and next to it that of its runs without fine-tuning where there are both. */
 function frontTraces(points, outcome) {
   const models = unique(points.map((point) => String(point.run.model)));
   return models.flatMap((model) => {

@@ -106,7 +106,7 @@ function drawLayers(node, run, other, measure) {
   );
 }
 
-/* The last part of a name, where that tells all kinds apart. */
+/* The last part of a name, where that distinguishes all kinds. */
 function shortKinds(kinds) {
   const last = kinds.map((kind) => kind.split(".").pop());
   return unique(last).length === kinds.length ? last : kinds;

@@ -1,8 +1,8 @@
-/* Bits a weight against a measure of quality, a point a setting; published numbers faint behind. */
+/* Bits per weight against a measure of quality, one point per setting; published numbers faint behind. */
 
 const BITS = [
-  ["average_quantized_weights", "bits a quantized weight, all counted"],
-  ["average_all_weights", "bits a weight, all weights"],
+  ["average_quantized_weights", "bits per quantized weight, all counted"],
+  ["average_all_weights", "bits per weight, all weights"],
 ];
 const COLOURED_BY = [
   ["method", "method"],
@@ -45,10 +45,10 @@ function renderPareto(runs) {
   const points = settingPoints(measured, bits, outcome, by);
   const missing = measured.filter((run) => !isFiniteNumber(run.outcomes[outcome])).length;
   const positive = points.every((point) => point.y > 0);
-  const ruined = points.length - inView(points, DATA.quality[outcome] && positive).length;
+  const outliers = points.length - inView(points, DATA.quality[outcome] && positive).length;
   body.append(
     node,
-    h("p", { class: "quiet" }, paretoNote(points, missing, ruined, set !== "none")),
+    h("p", { class: "quiet" }, paretoNote(points, missing, outliers, set !== "none")),
   );
   if (points.length)
     drawPareto(
@@ -61,7 +61,7 @@ function renderPareto(runs) {
     );
 }
 
-/* The ratio to full precision where published numbers can stand beside it, else the perplexity. */
+/* The ratio to full precision where published numbers can be compared with it, else the perplexity. */
 function defaultQuality(runs, names) {
   const ratios = publishedSets("perplexity of any, ratio to full precision").length > 1;
   const outcome = ratios ? defaultOutcome(runs, RATIO) : defaultOutcome(runs);
@@ -133,17 +133,17 @@ function drawPareto(node, points, outcome, bits, by, published) {
         ...reach.y,
       },
     },
-    `${outcome} against bits a weight, ${plural(points.length, "setting")}`,
+    `${outcome} against bits per weight, ${plural(points.length, "setting")}`,
   );
 }
 
-/* Our runs decide what is in view, but ruins do not: a double click shows them, and what is
+/* Our runs decide what is in view, but degenerate ones do not: a double click shows them, and what is
    published beyond. */
-const RUINED = 1000;
+const DEGENERATE = 1000;
 
 function inView(points, log) {
   const ys = points.map((point) => point.y);
-  return log ? ys.filter((y) => y <= RUINED * Math.min(...ys)) : ys;
+  return log ? ys.filter((y) => y <= DEGENERATE * Math.min(...ys)) : ys;
 }
 
 function reachOf(points, published, log) {
@@ -163,7 +163,7 @@ function reachOf(points, published, log) {
   };
 }
 
-function paretoNote(points, missing, ruined, published) {
+function paretoNote(points, missing, outliers, published) {
   return [
     "Bits count codes, codebooks, scales and permutations.",
     points.some((point) => point.run.finetuned) ? "Open symbols: fine-tuned." : null,
@@ -171,8 +171,8 @@ function paretoNote(points, missing, ruined, published) {
       ? "Runs that differ in seeds alone are one point, their standard deviation its bar."
       : null,
     missing ? `${plural(missing, "run")} without a finite value here.` : null,
-    ruined
-      ? `${plural(ruined, "point")} above the view, at more than ${RUINED} times the best: double click to see all.`
+    outliers
+      ? `${plural(outliers, "point")} above the view, at more than ${DEGENERATE} times the best: double click to see all.`
       : null,
     published
       ? "Published numbers are of other models and texts and count bits in their own way: not to be compared, but to see how methods lie to one another."

@@ -190,7 +190,7 @@ function agreementTable(runs) {
     [
       "run",
       "text",
-      right("KL divergence", "mean KL(full precision || quantized), nats a token"),
+      right("KL divergence", "mean KL(full precision || quantized), nats per token"),
       right("top-1 agreement", "share of positions with the same most likely token"),
       right("tokens"),
       right("context"),

@@ -186,7 +186,7 @@ function sweepHover(same, axis, spread) {
   return [
     plain(same.length > 1 ? `${run.label} and ${same.length - 1} more` : run.label),
     texts.join() === valueText(same[0].x) ? null : plain(`${title}, asked → used: ${texts.join("; ")}`),
-    known.length ? `${bitsText(meanAndSpread(known).mean)} bits a quantized weight` : null,
+    known.length ? `${bitsText(meanAndSpread(known).mean)} bits per quantized weight` : null,
     spread ? `mean ± ${plainText(spread)} of ${same.length} runs` : null,
   ]
     .filter(Boolean)
@@ -222,7 +222,7 @@ function sweepNumbers(lines, title, outcome) {
   );
 }
 
-/* A key as short as tells an experiment's keys apart. */
+/* A key as short as distinguishes an experiment's keys. */
 function axisName(experiment, key) {
   return DATA.experiments[experiment].names[key];
 }

@@ -30,13 +30,13 @@ function runColumns(runs) {
       "bits",
       (run) => run.bits && run.bits.average_quantized_weights,
       bitsText,
-      "bits a quantized weight: codes, codebooks, scales, permutations",
+      "bits per quantized weight: codes, codebooks, scales, permutations",
     ),
     count(
       "bits, all",
       (run) => run.bits && run.bits.average_all_weights,
       bitsText,
-      "bits a weight over all weights of the model",
+      "bits per weight over all weights of the model",
     ),
   );
   for (const name of unique(runs.flatMap((run) => run.perplexity.map((entry) => entry.name)))) {
