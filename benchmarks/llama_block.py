@@ -26,8 +26,8 @@ from solver_presets import LAYOUTS
 from crvq.methods.crvq import CrvqMethod
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearInput
-from crvq.vq.curvature import Curvature
 from crvq.vq.fused import fused_groups_for
+from crvq.vq.hessian import Hessian
 
 BLOCKS = 32
 SHAPES = {
@@ -42,15 +42,15 @@ SHAPES = {
 
 
 def block(shape: Fraction, device: torch.device) -> list[LinearInput]:
-    """The seven linears; those that read one input share its curvature."""
-    curvatures: dict[str, Curvature] = {}
+    """The seven linears; those that read one input share its Hessian."""
+    hessians: dict[str, Hessian] = {}
     linears = []
     for name, (out_features, in_features, source) in SHAPES.items():
         out_features, in_features = int(out_features * shape), int(in_features * shape)
         weight, second_moment = synthetic(out_features, in_features, device)
-        if source not in curvatures:
-            curvatures[source] = Curvature(second_moment)
-        linears.append(LinearInput(name, name, weight, curvatures[source], seed=0))
+        if source not in hessians:
+            hessians[source] = Hessian(second_moment)
+        linears.append(LinearInput(name, name, weight, hessians[source], seed=0))
     return linears
 
 

@@ -30,7 +30,7 @@ from solver_presets import BARS, LAYOUTS, SETTINGS
 from crvq.methods.crvq import CrvqMethod
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearInput, QuantizedLinear
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def solve(path: Path, params: CrvqParams, repeats: int) -> tuple[QuantizedLinear
     seconds, cpu_seconds = [], []
     for _ in range(repeats):
         start, cpu_start = time.perf_counter(), time.process_time()
-        curvature = Curvature(tensors["second_moment"], params.damping)
-        linear = LinearInput(path.stem, path.stem, weight, curvature, seed=0)
+        hessian = Hessian(tensors["second_moment"], params.damping)
+        linear = LinearInput(path.stem, path.stem, weight, hessian, seed=0)
         result = next(iter(CrvqMethod(params, seed=0).quantize_block(0, [linear])))
         seconds.append(time.perf_counter() - start)
         cpu_seconds.append(time.process_time() - cpu_start)
@@ -77,7 +77,7 @@ def solve_together(folder: Path, layers: list[str], params: CrvqParams, repeats:
     for _ in range(repeats):
         start = time.perf_counter()
         linears = [
-            LinearInput(name, name, x["weight"], Curvature(x["second_moment"], params.damping), 0)
+            LinearInput(name, name, x["weight"], Hessian(x["second_moment"], params.damping), 0)
             for name, x in loaded.items()
         ]
         for _result in CrvqMethod(params, seed=0).quantize_block(0, linears):

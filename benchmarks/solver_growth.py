@@ -28,7 +28,7 @@ from solver_presets import LAYOUTS
 from crvq.methods.crvq import CrvqMethod
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearInput
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 
 PAPER = LAYOUTS["crvq_4x8_ratio0.02"]
 QUICK: list[dict[str, Any]] = [
@@ -109,8 +109,8 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     for w, h in (warm_up, (weight, second_moment)):
         with PeakMemory() as memory:
             start, cpu_start = time.perf_counter(), time.process_time()
-            curvature = Curvature(h, params.damping)
-            linear = LinearInput("synthetic", "synthetic", w, curvature, seed=0)
+            hessian = Hessian(h, params.damping)
+            linear = LinearInput("synthetic", "synthetic", w, hessian, seed=0)
             result = next(iter(CrvqMethod(params, seed=0).quantize_block(0, [linear])))
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
     above = memory.peak - memory.before

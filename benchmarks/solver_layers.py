@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from crvq.methods import LinearInput, Method, create_method, method_params
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -25,14 +25,14 @@ def method_of(name: str, changes: list[str]) -> Method:
 
 def read_linears(folder: Path) -> list[LinearInput]:
     """A block's linears as a method gets them; equal second moments are shared."""
-    shared: list[Curvature] = []
+    shared: list[Hessian] = []
     linears = []
     for path in sorted(folder.glob("*.safetensors")):
         tensors = load_file(path)
         moment = tensors["second_moment"]
-        curvature = next((c for c in shared if c.matrix.equal(moment)), None)
-        if curvature is None:
-            curvature = Curvature(moment)
-            shared.append(curvature)
-        linears.append(LinearInput(path.stem, path.stem, tensors["weight"].float(), curvature, 0))
+        hessian = next((c for c in shared if c.matrix.equal(moment)), None)
+        if hessian is None:
+            hessian = Hessian(moment)
+            shared.append(hessian)
+        linears.append(LinearInput(path.stem, path.stem, tensors["weight"].float(), hessian, 0))
     return linears

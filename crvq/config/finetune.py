@@ -48,7 +48,7 @@ class CodesConfig(StrictModel):
         4.0,
         ge=1,
         le=1e6,
-        description="newton: factor on the curvature at first, since many codes change at once; "
+        description="newton: factor on the hessian at first, since many codes change at once; "
         "it falls after steps that lowered the loss and rises after others, which are undone",
     )
     learning_rate: float = Field(

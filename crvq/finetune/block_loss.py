@@ -38,7 +38,7 @@ def block_probe(
     energy: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """A random scalar whose squared gradients are, on average, the loss's curvature.
+    """A random scalar whose squared gradients are, on average, the loss's hessian.
 
     The loss is ``Σ a (y - t)²``; its Gauss-Newton matrix in any parameters is ``2 Jᵀ A J``, whose
     diagonal is the mean of squared gradients of ``Σ √(2a) ε y`` over random signs ε (Hutchinson).

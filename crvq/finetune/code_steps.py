@@ -95,7 +95,7 @@ class CodeSteps:
 
     @property
     def wants_probe(self) -> bool:
-        """Whether the curvature must be known before codes change."""
+        """Whether the Hessian must be known before codes change."""
         return self._config.rule == "newton"
 
     @torch.no_grad()
@@ -143,7 +143,7 @@ class CodeSteps:
         """
         if self._config.rule == "straight_through":
             for name, buffer in self.buffers.items():
-                # Adam's step is the minimum of a quadratic model with curvatures √(mean g²). What
+                # Adam's step is the minimum of a quadratic model with hessians √(mean g²). What
                 # the new codes fulfil of the wish is taken off it.
                 buffer.wish -= self._move(
                     name, buffer.wish, (buffer.rows.sqrt(), buffer.columns.sqrt())
@@ -164,7 +164,7 @@ class CodeSteps:
             # The gradient at the new weight, by the same model: changes that are made are not
             # wanted again before new gradients say so.
             weight = 1 - self._config.beta**buffer.updates
-            buffer.wish += weight * self._curvature(buffer) * change
+            buffer.wish += weight * self._hessian(buffer) * change
         self.damping = max(self.damping / 2, 1.0)
         return True
 
@@ -175,11 +175,11 @@ class CodeSteps:
 
     def _newton(self, name: str, buffer: CodeBuffer) -> Tensor:
         gradient = buffer.wish / (1 - self._config.beta**buffer.updates)
-        curvature = self.damping * self._curvature(buffer)
-        target = torch.where(curvature > 0, -gradient / curvature, 0.0)
+        hessian = self.damping * self._hessian(buffer)
+        target = torch.where(hessian > 0, -gradient / hessian, 0.0)
         return self._move(name, target, (buffer.steady_rows(), buffer.columns))
 
-    def _curvature(self, buffer: CodeBuffer) -> Tensor:
+    def _hessian(self, buffer: CodeBuffer) -> Tensor:
         weight = 1 - self._config.beta**buffer.probes
         return buffer.squares(weight, buffer.steady_rows())
 

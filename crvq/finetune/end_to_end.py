@@ -50,7 +50,7 @@ class Distillation:
         return float(self._divergence([index], seen.watched(divergence, window)))
 
     def probe(self, index: int, generator: torch.Generator) -> Tensor:
-        """A random scalar whose squared gradients are a window's curvature on average."""
+        """A random scalar whose squared gradients are a window's hessian on average."""
         with forward_precision(self.device, self.activation_dtype):
             states = self._states([index])
             return kl_probe(states, self.student.head, generator)

@@ -64,9 +64,9 @@ def top_k_kl(log_probabilities: Tensor, tokens: Tensor, student: Tensor) -> Tens
 
 
 def kl_probe(states: Tensor, head: Head, generator: torch.Generator) -> Tensor:
-    """A random scalar whose squared gradients are, on average, the mean KL's curvature.
+    """A random scalar whose squared gradients are, on average, the mean KL's hessian.
 
-    The curvature of KL(teacher || student) in the student's logits is the Fisher matrix of the
+    The hessian of KL(teacher || student) in the student's logits is the Fisher matrix of the
     student's own predictions, so the diagonal of the Gauss-Newton matrix is the mean of squared
     gradients of the cross-entropy of tokens drawn from them (as in Sophia, arXiv 2305.14342).
 

@@ -96,7 +96,7 @@ class Training:
             validate: the validation loss of the model as it is.
             on_step: told after each step, with everything settled.
             perplexity: what the last validation saw of it, for the curve alone.
-            probe: of a step: a scalar whose squared gradients are the loss's curvature on average
+            probe: of a step: a scalar whose squared gradients are the loss's hessian on average
                 (see `block_probe`); needed for codes that follow ``newton``.
         """
         self._perplexity = perplexity

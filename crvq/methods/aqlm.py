@@ -11,7 +11,7 @@ from crvq.config.strict import StrictModel
 from crvq.methods.additive import additive_bits, additive_weight, small_codebook_notes
 from crvq.methods.baseline_params import AqlmParams
 from crvq.methods.coded_layout import padded_features
-from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
+from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.vq.alternate import alternate
@@ -46,20 +46,20 @@ class AqlmMethod(LinearByLinear[AqlmParams]):
     def quantize_linear(self, linear: LinearInput) -> Rounded:
         """Fit codebooks, codes and scales."""
         params, d = self.params, self.params.group_size
-        curvature = damped_curvature(linear, params.damping, d)
-        positions = len(curvature.matrix)
+        hessian = damped_hessian(linear, params.damping, d)
+        positions = len(hessian.matrix)
         padding = positions - linear.weight.shape[1]
         weight = torch.nn.functional.pad(linear.weight, (0, padding))
         order = torch.arange(positions, device=weight.device)
         coverage = [positions // d] * params.codebooks
-        coded = coded_linear(weight, curvature, order, coverage, row_scales(weight))
+        coded = coded_linear(weight, hessian, order, coverage, row_scales(weight))
         entries = [2**params.codebook_bits] * params.codebooks
         generator = torch.Generator().manual_seed(linear.seed)
         start = initial_codebooks(
             [coded], entries, params.kmeans_iterations, params.kmeans_sample, generator
         )
         fitted = alternate([coded], start, params.alternation())
-        notes = small_codebook_notes(fitted.codebooks, entries) + damping_notes(curvature)
+        notes = small_codebook_notes(fitted.codebooks, entries) + damping_notes(hessian)
         if padding:
             notes.append(f"{padding} of {positions} channels are padding")
         stored = additive_weight(linear, coded, fitted.codebooks, params.codebook_dtype, 0)

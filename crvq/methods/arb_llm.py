@@ -9,7 +9,7 @@ import torch
 
 from crvq.config.strict import StrictModel
 from crvq.methods.binary_params import ArbLlmParams
-from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
+from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.vq.gptq import quantize_columns
@@ -52,8 +52,8 @@ class ArbLlmMethod(LinearByLinear[ArbLlmParams]):
     def quantize_linear(self, linear: LinearInput) -> Rounded:
         """Groups, scales and signs, block by block."""
         params, (out_features, in_features) = self.params, linear.weight.shape
-        curvature = damped_curvature(linear, params.damping)
-        factor = curvature.shared_factor(torch.arange(in_features, device=linear.weight.device))
+        hessian = damped_hessian(linear, params.damping)
+        factor = hessian.shared_factor(torch.arange(in_features, device=linear.weight.device))
         block = min(params.block_size or in_features, in_features)
         columns = RowColumnColumns(
             (out_features, in_features),
@@ -75,7 +75,7 @@ class ArbLlmMethod(LinearByLinear[ArbLlmParams]):
             columns=columns.columns,
         )
         notes = [f"{int(columns.salient.sum())} of {in_features} columns are salient"]
-        return Rounded(weight, notes=notes + damping_notes(curvature))
+        return Rounded(weight, notes=notes + damping_notes(hessian))
 
     def layouts(self) -> Iterable[ArbLlmParams]:
         """What spends most on a large layer first."""

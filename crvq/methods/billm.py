@@ -9,7 +9,7 @@ import torch
 
 from crvq.config.strict import StrictModel
 from crvq.methods.baseline_params import BillmParams
-from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
+from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.vq.gptq import quantize_columns
@@ -56,8 +56,8 @@ class BillmMethod(LinearByLinear[BillmParams]):
         """Groups, scales and signs, block by block."""
         params = self.params
         out_features, in_features = linear.weight.shape
-        curvature = damped_curvature(linear, params.damping)
-        factor = curvature.shared_factor(torch.arange(in_features, device=linear.weight.device))
+        hessian = damped_hessian(linear, params.damping)
+        factor = hessian.shared_factor(torch.arange(in_features, device=linear.weight.device))
         block = min(params.block_size or in_features, in_features)
         columns = SplitBinaryColumns(
             (out_features, in_features),
@@ -79,7 +79,7 @@ class BillmMethod(LinearByLinear[BillmParams]):
             centres=columns.centres if params.centres else None,
         )
         notes = [f"{int(columns.salient.sum())} of {in_features} columns are salient"]
-        return Rounded(weight, notes=notes + damping_notes(curvature))
+        return Rounded(weight, notes=notes + damping_notes(hessian))
 
     def layouts(self) -> Iterable[BillmParams]:
         """What spends most on a large layer first."""

@@ -12,7 +12,7 @@ from crvq.methods.method import LinearInput
 from crvq.methods.notes import dead_channels_notes
 from crvq.vq.channel_order import ReorderPolicy, channel_order, critical_groups
 from crvq.vq.coded_linear import CodedLinear, coded_linear
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from crvq.vq.importance import channel_importance, row_scales
 
 _TRIAL_BITS = 8
@@ -60,7 +60,7 @@ def stored_positions(policy: ReorderPolicy, positions: int, critical: int) -> in
 
 
 def lay_out(
-    source: LinearInput, params: CrvqParams, generator: torch.Generator, curvature: Curvature
+    source: LinearInput, params: CrvqParams, generator: torch.Generator, hessian: Hessian
 ) -> CodedLayout:
     """Pad, rank and reorder the channels of a linear (arXiv 2412.09282, section 3, steps 1-2).
 
@@ -68,7 +68,7 @@ def lay_out(
         source: the linear.
         params: CRVQ's parameters.
         generator: for the trial codebook and random importance.
-        curvature: of the input, already padded.
+        hessian: of the input, already padded.
     """
     d, notes = params.group_size, []
     in_features = source.weight.shape[1]
@@ -77,20 +77,18 @@ def lay_out(
     if padding:
         weight = torch.nn.functional.pad(weight, (0, padding))
         notes.append(f"{padding} of {in_features + padding} channels are padding")
-    notes += dead_channels_notes(source.curvature.dead_channels)
+    notes += dead_channels_notes(source.hessian.dead_channels)
     groups = asked_critical_groups(in_features, params)
     # A ranking of channels needs no large codebook, and k-means with 2^16 entries takes minutes.
     trial_entries = 2 ** min(params.codebook_bits, _TRIAL_BITS)
-    importance = channel_importance(
-        params.importance, weight, curvature, d, trial_entries, generator
-    )
+    importance = channel_importance(params.importance, weight, hessian, d, trial_entries, generator)
     # Padding is never important, whatever an ablation's importance says.
     importance[in_features:] = -1.0
-    energy = curvature.stiffness * weight.square().mean(0)
+    energy = hessian.inv_diag_weight * weight.square().mean(0)
     energy[in_features:] = -1.0
     order = channel_order(importance, energy, d, groups, params.reorder)
     # Extended codebooks may cover nothing here and something in a linear that shares them.
     coverage = [weight.shape[1] // d] + [groups] * params.extended_codebooks
-    linear = coded_linear(weight, curvature, order, coverage, row_scales(weight))
+    linear = coded_linear(weight, hessian, order, coverage, row_scales(weight))
     stored = stored_positions(params.reorder, len(order), groups * d)
     return CodedLayout(source, linear, order, stored, groups, notes)

@@ -25,7 +25,7 @@ from crvq.methods.registry import register_method
 from crvq.vq.alternate import Alternated, alternate
 from crvq.vq.codebook_storage import load_codebook, store_codebook
 from crvq.vq.coded_linear import CodedLinear
-from crvq.vq.curvature import Curvature, CurvatureError
+from crvq.vq.hessian import Hessian, HessianError
 from crvq.vq.initial_codebooks import initial_codebooks
 from crvq.vq.storage_range import StorageRangeError
 from crvq.weights.additive import AdditiveWeight
@@ -103,8 +103,8 @@ class CrvqMethod(Method[CrvqParams]):
             return
         for linear in linears:
             # Linears with one input share its factor: compute it before threads ask for it at once.
-            with suppress(CurvatureError):  # reported with the name of the linear that meets it
-                _ = self._padded_curvature(linear).stiffness
+            with suppress(HessianError):  # reported with the name of the linear that meets it
+                _ = self._padded_hessian(linear).inv_diag_weight
         sizes = [linear.weight.numel() * linear.weight.shape[1] for linear in linears]
         yield from parallel_map(
             self._quantize_linear, linears, sizes, linears[0].weight.device.type
@@ -180,19 +180,19 @@ class CrvqMethod(Method[CrvqParams]):
         settings = params.alternation(train_codebooks=fixed is None)
         try:
             fitted = alternate(coded, codebooks, settings)
-        except (CurvatureError, StorageRangeError) as error:
+        except (HessianError, StorageRangeError) as error:
             names = ", ".join(linear.name for linear in linears)
             raise QuantizationError(f"{names}: {error}") from error
         return layouts, fitted
 
     def _lay_out(self, linear: LinearInput, generator: torch.Generator) -> CodedLayout:
-        """Lay out one linear; an unusable curvature is reported with the linear's name."""
-        curvature = self._padded_curvature(linear)
+        """Lay out one linear; an unusable Hessian is reported with the linear's name."""
+        hessian = self._padded_hessian(linear)
         try:
-            layout = lay_out(linear, self.params, generator, curvature)
-        except CurvatureError as error:
+            layout = lay_out(linear, self.params, generator, hessian)
+        except HessianError as error:
             raise QuantizationError(f"{linear.name}: {error}") from error
-        layout.notes.extend(damping_notes(curvature))
+        layout.notes.extend(damping_notes(hessian))
         return layout
 
     def _warm_codebooks(self, linears: Sequence[LinearInput], entries: list[int]) -> list[Tensor]:
@@ -204,9 +204,9 @@ class CrvqMethod(Method[CrvqParams]):
             return []
         return [codebook.to(linears[0].weight.device) for codebook in before]
 
-    def _padded_curvature(self, linear: LinearInput) -> Curvature:
-        """Return one padded curvature for each input, however many linears read it."""
-        return linear.curvature.padded(self.params.group_size, self.params.damping)
+    def _padded_hessian(self, linear: LinearInput) -> Hessian:
+        """Return one padded Hessian for each input, however many linears read it."""
+        return linear.hessian.padded(self.params.group_size, self.params.damping)
 
     def _result(
         self,

@@ -9,7 +9,7 @@ import torch
 
 from crvq.config.strict import StrictModel
 from crvq.methods.baseline_params import GptqParams
-from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
+from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.methods.rtn import (
@@ -37,15 +37,15 @@ class GptqMethod(LinearByLinear[GptqParams]):
     def quantize_linear(self, linear: LinearInput) -> Rounded:
         """Grids and codes, column by column."""
         params = self.params
-        curvature = damped_curvature(linear, params.damping)
-        diag_h = curvature.matrix.diagonal()
+        hessian = damped_hessian(linear, params.damping)
+        diag_h = hessian.matrix.diagonal()
         order = torch.arange(len(diag_h), device=diag_h.device)
         if params.act_order:
             order = diag_h.argsort(descending=True, stable=True)
         columns = grid_columns(linear, params.bits, params.group_size)
-        quantize_columns(linear.weight[:, order], columns, curvature.shared_factor(order))
+        quantize_columns(linear.weight[:, order], columns, hessian.shared_factor(order))
         weight = uniform_weight(columns, order if params.act_order else None)
-        return Rounded(weight, notes=damping_notes(curvature))
+        return Rounded(weight, notes=damping_notes(hessian))
 
     def layouts(self) -> Iterable[GptqParams]:
         """Most bits first, then smallest groups."""

@@ -10,7 +10,7 @@ import torch
 from crvq.config.strict import StrictModel
 from crvq.methods.baseline_params import GptvqParams
 from crvq.methods.coded_layout import padded_features
-from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
+from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.vq.gptq import quantize_columns
@@ -45,11 +45,11 @@ class GptvqMethod(LinearByLinear[GptvqParams]):
         """Codebooks and codes strip by strip, then the codebook update."""
         params, d = self.params, self.params.vector_size
         out_features, in_features = linear.weight.shape
-        curvature = damped_curvature(linear, params.damping, d)
-        positions = len(curvature.matrix)
+        hessian = damped_hessian(linear, params.damping, d)
+        positions = len(hessian.matrix)
         weight = torch.nn.functional.pad(linear.weight, (0, positions - in_features))
         layout = patch_layout(params, out_features, in_features)
-        factor = curvature.shared_factor(torch.arange(positions, device=weight.device))
+        factor = hessian.shared_factor(torch.arange(positions, device=weight.device))
         columns = PatchColumns(
             layout,
             cost=factor.diagonal().square().reciprocal(),
@@ -70,8 +70,8 @@ class GptvqMethod(LinearByLinear[GptvqParams]):
             stored.scale_codes = torch.cat(columns.scale_codes, 1)
             stored.scale_spans = torch.stack(columns.scale_spans)
         stored.entries, stored.steps = store_patches(columns.codebooks)
-        self._update_codebooks(weight, curvature.matrix, columns, stored)
-        notes = damping_notes(curvature)
+        self._update_codebooks(weight, hessian.matrix, columns, stored)
+        notes = damping_notes(hessian)
         if positions > in_features:
             notes.append(f"{positions - in_features} of {positions} channels are padding")
         return Rounded(stored, notes=notes)

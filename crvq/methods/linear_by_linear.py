@@ -13,7 +13,7 @@ from crvq.methods.budget import fit_layout
 from crvq.methods.method import LinearInput, LinearShape, Method, P, QuantizedLinear
 from crvq.methods.notes import clipped_notes, dead_channels_notes
 from crvq.methods.parallel_map import parallel_map
-from crvq.vq.curvature import Curvature, CurvatureError
+from crvq.vq.hessian import Hessian, HessianError
 from crvq.vq.output_loss import output_loss
 from crvq.vq.storage_range import StorageRangeError
 from crvq.weights.bits import BitCount
@@ -32,7 +32,7 @@ class Rounded:
 class LinearByLinear(Method[P]):
     """A method without anything that linears share.
 
-    The reported loss is that of the dequantized weight under the curvature as given.
+    The reported loss is that of the dequantized weight under the Hessian as given.
     """
 
     fits_budgets: ClassVar[bool] = True
@@ -66,12 +66,12 @@ class LinearByLinear(Method[P]):
         start = time.perf_counter()
         try:
             rounded = self.quantize_linear(linear)
-        except (CurvatureError, StorageRangeError) as error:
+        except (HessianError, StorageRangeError) as error:
             raise QuantizationError(f"{linear.name}: {error}") from error
-        matrix = linear.curvature.matrix
+        matrix = linear.hessian.matrix
         loss = output_loss(linear.weight - rounded.weight.dequantize(), matrix)
         energy = output_loss(linear.weight, matrix)
-        notes = [*rounded.notes, *dead_channels_notes(linear.curvature.dead_channels)]
+        notes = [*rounded.notes, *dead_channels_notes(linear.hessian.dead_channels)]
         notes += clipped_notes(rounded.weight)
         return QuantizedLinear(
             source=linear,
@@ -84,8 +84,8 @@ class LinearByLinear(Method[P]):
         )
 
 
-def damped_curvature(linear: LinearInput, damping: float, multiple: int = 1) -> Curvature:
-    """The curvature of a linear's input, padded with dead channels to a multiple of channels.
+def damped_hessian(linear: LinearInput, damping: float, multiple: int = 1) -> Hessian:
+    """The Hessian of a linear's input, padded with dead channels to a multiple of channels.
 
     One object for all linears that read the input.
 
@@ -94,14 +94,14 @@ def damped_curvature(linear: LinearInput, damping: float, multiple: int = 1) -> 
         damping: of H's inverse, relative to the mean of H's diagonal.
         multiple: d; 1 pads nothing.
     """
-    return linear.curvature.padded(multiple, damping)
+    return linear.hessian.padded(multiple, damping)
 
 
-def damping_notes(curvature: Curvature) -> list[str]:
+def damping_notes(hessian: Hessian) -> list[str]:
     """Says so if the damping asked for was not enough."""
-    if curvature.damping_used <= curvature.damping:
+    if hessian.damping_used <= hessian.damping:
         return []
     return [
-        f"damping grew from {curvature.damping:g} to {curvature.damping_used:g} before H was "
+        f"damping grew from {hessian.damping:g} to {hessian.damping_used:g} before H was "
         "positive definite"
     ]

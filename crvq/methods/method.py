@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crvq.config.strict import StrictModel
 from crvq.errors import ConfigError
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from crvq.weights.quantized import QuantizedWeight
 
 P = TypeVar("P", bound=StrictModel)
@@ -35,7 +35,7 @@ class LinearInput:
     """Name inside its block, e.g. ``mlp.up_proj``."""
     weight: Tensor
     """``(out, in)``, float32."""
-    curvature: Curvature
+    hessian: Hessian
     """Of its input; one object for linears that read one input."""
     seed: int
     """Its own seed, so that results don't depend on what was quantized before."""

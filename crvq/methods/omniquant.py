@@ -40,9 +40,7 @@ class OmniquantMethod(LinearByLinear[OmniquantParams]):
         params, in_features = self.params, linear.weight.shape[1]
         span = min(params.group_size or in_features, in_features)
         grids = ClippedGrids(linear.weight, params.bits, span)
-        low, high = learn_clipping(
-            grids, linear.curvature.matrix, params.steps, params.learning_rate
-        )
+        low, high = learn_clipping(grids, linear.hessian.matrix, params.steps, params.learning_rate)
         codes, steps, zeros = grids.stored(low, high)
         return Rounded(UniformWeight(params.bits, span, codes, steps, zeros), rounds=params.steps)
 

@@ -9,7 +9,7 @@ import torch
 
 from crvq.config.strict import StrictModel
 from crvq.methods.baseline_params import PbLlmParams
-from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
+from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.vq.gptq import quantize_columns
@@ -47,8 +47,8 @@ class PbLlmMethod(LinearByLinear[PbLlmParams]):
         """Salient weights, scales, codes and signs, column by column."""
         params, weight = self.params, linear.weight
         in_features = weight.shape[1]
-        curvature = damped_curvature(linear, params.damping)
-        factor = curvature.shared_factor(torch.arange(in_features, device=weight.device))
+        hessian = damped_hessian(linear, params.damping)
+        factor = hessian.shared_factor(torch.arange(in_features, device=weight.device))
         cost = torch.ones(in_features, device=weight.device)
         if params.salient_metric == "hessian":
             cost = factor.diagonal().square().reciprocal()
@@ -67,7 +67,7 @@ class PbLlmMethod(LinearByLinear[PbLlmParams]):
             steps=columns.steps,
             zeros=columns.zeros,
         )
-        return Rounded(stored, notes=damping_notes(curvature))
+        return Rounded(stored, notes=damping_notes(hessian))
 
     def layouts(self) -> Iterable[PbLlmParams]:
         """Most salient weights first."""

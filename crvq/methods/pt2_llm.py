@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from crvq.config.strict import StrictModel
-from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
+from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.methods.ternary_params import Pt2LlmParams
@@ -45,17 +45,17 @@ class Pt2LlmMethod(LinearByLinear[Pt2LlmParams]):
     def quantize_linear(self, linear: LinearInput) -> Rounded:
         """Centres, scales and trits, block by block."""
         params, (out_features, in_features) = self.params, linear.weight.shape
-        curvature = damped_curvature(linear, params.damping)
-        diag_h = curvature.matrix.diagonal()
+        hessian = damped_hessian(linear, params.damping)
+        diag_h = hessian.matrix.diagonal()
         block = min(params.block_size or in_features, in_features)
-        order, weight, moment = None, linear.weight, curvature.matrix
+        order, weight, moment = None, linear.weight, hessian.matrix
         if params.reorder:
             order = similar_columns(weight, diag_h, block)
             weight, moment = weight[:, order], moment[order][:, order]
-            factor = curvature.feedback_factor(order)
+            factor = hessian.feedback_factor(order)
         else:
             natural = torch.arange(in_features, device=weight.device)
-            factor = curvature.shared_factor(natural)
+            factor = hessian.shared_factor(natural)
         columns = AsymmetricTernaryColumns(
             moment,
             out_features,
@@ -66,7 +66,7 @@ class Pt2LlmMethod(LinearByLinear[Pt2LlmParams]):
         )
         quantize_columns(weight, columns, factor)
         stored = TernaryWeight(block, columns.trits, columns.scales, columns.centres, order)
-        return Rounded(stored, notes=damping_notes(curvature))
+        return Rounded(stored, notes=damping_notes(hessian))
 
     def layouts(self) -> Iterable[Pt2LlmParams]:
         """Smallest blocks first."""

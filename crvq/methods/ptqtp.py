@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from crvq.config.strict import StrictModel
-from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
+from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.pt2_llm import ternary_sizes
 from crvq.methods.registry import register_method
@@ -56,10 +56,10 @@ class PtqtpMethod(LinearByLinear[PtqtpParams]):
         )
         factor, notes = None, []
         if params.error_feedback:
-            curvature = damped_curvature(linear, params.damping)
+            hessian = damped_hessian(linear, params.damping)
             natural = torch.arange(in_features, device=linear.weight.device)
-            factor = curvature.shared_factor(natural)
-            notes = damping_notes(curvature)
+            factor = hessian.shared_factor(natural)
+            notes = damping_notes(hessian)
         quantize_columns(linear.weight, columns, factor)
         return Rounded(TernaryWeight(group, columns.trits, columns.scales), notes=notes)
 

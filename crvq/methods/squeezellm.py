@@ -45,7 +45,7 @@ class SqueezeLlmMethod(LinearByLinear[SqueezeLlmParams]):
     def quantize_linear(self, linear: LinearInput) -> Rounded:
         """Choose kept weights, then values and codes for the others."""
         params, weight = self.params, linear.weight
-        diag_h = linear.curvature.matrix.diagonal().clamp_min(0)
+        diag_h = linear.hessian.matrix.diagonal().clamp_min(0)
         mask = kept_weights(weight, diag_h, params.outlier_ratio, params.sensitive_ratio)
         cost = diag_h * ~mask
         tables = row_kmeans(weight * ~mask, cost, 2**params.bits, params.iterations)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from crvq.config.strict import StrictModel
-from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_curvature, damping_notes
+from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.methods.vector_params import VptqParams
-from crvq.vq.curvature import Curvature
 from crvq.vq.gptq import quantize_columns
+from crvq.vq.hessian import Hessian
 from crvq.vq.kmeans import kmeans, nearest_centroids
 from crvq.vq.linear_solve import solve_linear_parts
 from crvq.vq.output_loss import output_loss
@@ -61,11 +61,11 @@ class VptqMethod(LinearByLinear[VptqParams]):
     def quantize_linear(self, linear: LinearInput) -> Rounded:
         """Fit codebooks, code the columns, and solve for the codebooks."""
         params, (out_features, in_features) = self.params, linear.weight.shape
-        curvature = damped_curvature(linear, params.damping)
-        diag_h = curvature.matrix.diagonal()
+        hessian = damped_hessian(linear, params.damping)
+        diag_h = hessian.matrix.diagonal()
         order = diag_h.argsort(descending=True, stable=True)
-        factor = curvature.shared_factor(order)
-        cost = diag_h if params.kmeans_weight == "diag_h" else curvature.stiffness
+        factor = hessian.shared_factor(order)
+        cost = diag_h if params.kmeans_weight == "diag_h" else hessian.inv_diag_weight
         outliers = outlier_columns(params, in_features)
         weight, cost = linear.weight[:, order], cost[order]
         generator = torch.Generator().manual_seed(linear.seed)
@@ -87,11 +87,11 @@ class VptqMethod(LinearByLinear[VptqParams]):
         if special is not None:
             stored.outlier_codes = special.codes[0][:, order[:outliers].argsort()]
             stored.outlier_codebook = book
-        notes = damping_notes(curvature)
+        notes = damping_notes(hessian)
         padding = -out_features % params.vector_size
         if padding:
             notes.append(f"{padding} of {out_features + padding} rows are padding")
-        return Rounded(self._update(linear.weight, curvature, stored), notes=notes)
+        return Rounded(self._update(linear.weight, hessian, stored), notes=notes)
 
     def _main_codebooks(
         self, weight: Tensor, cost: Tensor, generator: torch.Generator
@@ -120,9 +120,7 @@ class VptqMethod(LinearByLinear[VptqParams]):
         )
         return to_float16(found, "a codebook entry")
 
-    def _update(
-        self, weight: Tensor, curvature: Curvature, stored: ColumnVqWeight
-    ) -> ColumnVqWeight:
+    def _update(self, weight: Tensor, hessian: Hessian, stored: ColumnVqWeight) -> ColumnVqWeight:
         """Solve for the codebooks of fixed codes, and keep them if the rounded ones lose less."""
         made = trainable(stored, weight.device)
         if made is None or not self.params.update_steps:
@@ -130,14 +128,14 @@ class VptqMethod(LinearByLinear[VptqParams]):
         parts = made.parts
         found = solve_linear_parts(
             weight,
-            curvature.matrix,
+            hessian.matrix,
             parts,
             made.dense,
             lambda gradient: made.pullback(parts, gradient),
             self.params.update_steps,
         )
         better = made.quantized(found)
-        losses = [output_loss(weight - w.dequantize(), curvature.matrix) for w in (stored, better)]
+        losses = [output_loss(weight - w.dequantize(), hessian.matrix) for w in (stored, better)]
         return better if losses[1] < losses[0] else stored
 
     def layouts(self) -> Iterable[VptqParams]:

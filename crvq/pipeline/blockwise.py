@@ -22,7 +22,7 @@ from crvq.pipeline.context import RunContext
 from crvq.pipeline.fingerprint import derived_seed
 from crvq.pipeline.stored_model import put_block
 from crvq.tracking.events import LayerRow, training_from_dict
-from crvq.vq.curvature import Curvature, CurvatureError
+from crvq.vq.hessian import Hessian, HessianError
 from crvq.weights.quantized import QuantizedWeight
 
 _REMEDY = (
@@ -92,7 +92,7 @@ class BlockwiseQuantizer:
         self._listener.stage_finished("quantize", time.perf_counter() - started)
 
     def block_inputs(self, index: int) -> tuple[list[LinearInput], list[LinearSlot], list[Tensor]]:
-        """Return a block's linears with the curvature of their inputs, and the block's outputs.
+        """Return a block's linears with the Hessian of their inputs, and the block's outputs.
 
         The outputs are those of the weights as they are now (full precision).
         """
@@ -106,7 +106,7 @@ class BlockwiseQuantizer:
                 outputs.append(next(batches))
         inputs, kept = [], []
         warned: set[int] = set()
-        curvatures: dict[int, Curvature] = {}
+        hessians: dict[int, Hessian] = {}
         for slot in slots:
             seen = collector.statistics(slot)
             full_name = f"{self._name}.{index}.{slot.kind}"
@@ -114,9 +114,9 @@ class BlockwiseQuantizer:
                 self._warn_unused(full_name, slot, warned)
                 continue
             try:
-                if id(seen) not in curvatures:
-                    curvatures[id(seen)] = Curvature(seen.second_moment())
-            except CurvatureError as error:
+                if id(seen) not in hessians:
+                    hessians[id(seen)] = Hessian(seen.second_moment())
+            except HessianError as error:
                 raise QuantizationError(
                     f"the input of {full_name} cannot be used: {error}. {_REMEDY}"
                 ) from error
@@ -130,7 +130,7 @@ class BlockwiseQuantizer:
                     name=full_name,
                     kind=slot.kind,
                     weight=weight,
-                    curvature=curvatures[id(seen)],
+                    hessian=hessians[id(seen)],
                     seed=derived_seed(self._seed, full_name),
                     tokens=seen.tokens,
                 )

@@ -91,7 +91,7 @@ def _sum_by_entry(linears: list[CodedLinear], codebooks: list[Tensor], of_error:
             decoded = linear.decode(codebooks, rows).mul_(scales)
             if of_error:
                 decoded = linear.weight[rows] - decoded
-            image = linear.coded(decoded @ linear.curvature.matrix)
+            image = linear.coded(decoded @ linear.hessian.matrix)
             add_by_entry(total, image.mul_(scales * linear.importance), linear, rows, sizes)
     return total.float()
 

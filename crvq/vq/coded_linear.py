@@ -15,18 +15,18 @@ from torch import Tensor
 
 from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.computed_once import computed_once
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from crvq.vq.tiles import tiles
 from crvq.vq.triangular import permuted
 
 
 @dataclass
 class CodedLinear:
-    """A weight, the curvature of its input, the order of its channels, and its current code."""
+    """A weight, the Hessian of its input, the order of its channels, and its current code."""
 
     weight: Tensor
     """``(out, groups * d)``, float32, natural order; not to be changed."""
-    curvature: Curvature = field(repr=False)
+    hessian: Hessian = field(repr=False)
     """Of the input, natural order; linears that read one input share it."""
     order: Tensor = field(repr=False)
     """π, ``(groups * d,)``: coded position p holds channel π[p]."""
@@ -57,14 +57,14 @@ class CodedLinear:
         return self.natural(self.code.decode(codebooks, rows))
 
     @computed_once
-    def stiffness(self) -> Tensor:
+    def inv_diag_weight(self) -> Tensor:
         """``1 / diag(H⁻¹)`` permuted by π."""
-        return self.curvature.stiffness[self.order]
+        return self.hessian.inv_diag_weight[self.order]
 
     @computed_once
     def feedback_factor(self) -> Tensor:
-        """U with ``H⁻¹ = Uᵀ U`` in coded order; see `Curvature.feedback_factor`."""
-        return self.curvature.feedback_factor(self.order)
+        """U with ``H⁻¹ = Uᵀ U`` in coded order; see `Hessian.feedback_factor`."""
+        return self.hessian.feedback_factor(self.order)
 
     def release_feedback_factor(self) -> None:
         """Free the factor's memory, which is as large as H's; asked for again, it is remade."""
@@ -79,7 +79,7 @@ class CodedLinear:
     def energy(self) -> float:
         """``tr(W H Wᵀ)``: the loss of quantizing everything to zero."""
         parts = (self.weight[rows] for rows in self.row_tiles())
-        return float(sum(((part @ self.curvature.matrix) * part).sum() for part in parts))
+        return float(sum(((part @ self.hessian.matrix) * part).sum() for part in parts))
 
     def row_loss(self, codebooks: list[Tensor], code: AdditiveCode | None = None) -> Tensor:
         """Each row's ``(w - ŵ) H (w - ŵ)ᵀ``, ``(out,)``, of ``code`` or the current one."""
@@ -87,7 +87,7 @@ class CodedLinear:
         loss = torch.empty_like(code.scales)
         for rows in self.row_tiles():
             error = self.weight[rows] - self.natural(code.dequantize(codebooks, rows))
-            loss[rows] = ((error @ self.curvature.matrix) * error).sum(1)
+            loss[rows] = ((error @ self.hessian.matrix) * error).sum(1)
         return loss
 
     def row_tiles(self) -> Iterator[slice]:
@@ -97,12 +97,12 @@ class CodedLinear:
     def diagonal_blocks(self) -> Tensor:
         """H's d x d block of each group, ``(groups, d, d)``."""
         members = self.order.view(self.code.groups, -1)
-        return self.curvature.matrix[members[:, :, None], members[:, None, :]]
+        return self.hessian.matrix[members[:, :, None], members[:, None, :]]
 
 
 def coded_linear(
     weight: Tensor,
-    curvature: Curvature,
+    hessian: Hessian,
     order: Tensor,
     coverage: list[int],
     scales: Tensor,
@@ -111,7 +111,7 @@ def coded_linear(
 
     Args:
         weight: ``(out, in)``, float32, natural column order, padded to whole groups.
-        curvature: of the same (padded) channels.
+        hessian: of the same (padded) channels.
         order: π, ``(in,)``.
         coverage: groups that each codebook covers, the first being all of them.
         scales: ``(out,)``.
@@ -122,7 +122,7 @@ def coded_linear(
     ]
     return CodedLinear(
         weight=weight,
-        curvature=curvature,
+        hessian=hessian,
         order=order,
         code=AdditiveCode(codes, scales),
     )
@@ -135,12 +135,12 @@ def in_coded_order(linear: CodedLinear) -> CodedLinear:
     """
     if linear.in_order:
         return linear
-    curvature = Curvature(
-        permuted(linear.curvature.matrix, linear.order, torch.float32), linear.curvature.damping
+    hessian = Hessian(
+        permuted(linear.hessian.matrix, linear.order, torch.float32), linear.hessian.damping
     )
     order = torch.arange(len(linear.order), device=linear.order.device)
     weight = linear.weight[:, linear.order]
-    return CodedLinear(weight, curvature, order, linear.code, linear.importance)
+    return CodedLinear(weight, hessian, order, linear.code, linear.importance)
 
 
 def evenly_covered(linear: CodedLinear, span: tuple[int, int]) -> list[tuple[int, int]]:

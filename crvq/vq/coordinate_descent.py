@@ -41,7 +41,7 @@ def descend_codes(
         decoded = linear.code.decode(codebooks, rows)
         scales = linear.code.scales[rows, None]
         error = linear.weight[rows] - linear.natural(decoded * scales)
-        residual_h = error @ linear.curvature.matrix
+        residual_h = error @ linear.hessian.matrix
         descend_rows(
             linear, codebooks, rows, decoded, residual_h, passes_over_critical, block_columns
         )
@@ -95,7 +95,7 @@ def _descend_block(
     members = slice(low, high) if linear.in_order else linear.order[low:high]
     # A copy, as P's columns outside the block get the block's changes all at once at the end.
     local = residual_h[:, members].clone(memory_format=torch.contiguous_format)
-    h_rows = linear.curvature.matrix[members]
+    h_rows = linear.hessian.matrix[members]
     local_h = h_rows[:, members].contiguous()
     fused = fused_groups_for(linear.weight.device, codebooks)
     if fused is None:

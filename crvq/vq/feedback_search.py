@@ -55,7 +55,7 @@ def search_codes(
     """Codes for all rows, found again; scales stay as they are.
 
     Args:
-        linear: its weight, curvature and scales; its present codes only give the coverage.
+        linear: its weight, Hessian and scales; its present codes only give the coverage.
         codebooks: fixed.
         beam: partial codes kept for each row.
         block_columns: columns between updates of the rest; changes rounding, nothing else.

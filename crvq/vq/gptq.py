@@ -60,7 +60,7 @@ def quantize_columns(
         weight: ``(out, in)``, columns in the order in which they are quantized; the last ones may
             be fewer than the quantizer's width, if it takes them so.
         quantizer: rounds columns.
-        factor: U of `Curvature.feedback_factor` for that order, or None: no error is compensated.
+        factor: U of `Hessian.feedback_factor` for that order, or None: no error is compensated.
         block_columns: columns between updates of all later ones; changes rounding, nothing else.
 
     Returns:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from crvq.registry import Registry
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from crvq.vq.kmeans import kmeans, nearest_centroids
 from crvq.vq.tiles import tiles
 
-ImportanceForm = Callable[[Tensor, Tensor, Curvature, torch.Generator], Tensor]
+ImportanceForm = Callable[[Tensor, Tensor, Hessian, torch.Generator], Tensor]
 
 FORMS: Registry[ImportanceForm] = Registry("importance")
 
@@ -26,7 +26,7 @@ def importance_names() -> list[str]:
 def channel_importance(
     form: str,
     weight: Tensor,
-    curvature: Curvature,
+    hessian: Hessian,
     group_size: int,
     entries: int,
     generator: torch.Generator,
@@ -39,7 +39,7 @@ def channel_importance(
     Args:
         form: name of the form.
         weight: ``(out, in)``; ``in`` is a multiple of ``group_size``.
-        curvature: of the input.
+        hessian: of the input.
         group_size: d, the length of a sub-vector.
         entries: centroids of the trial codebook.
         generator: a CPU generator.
@@ -48,7 +48,7 @@ def channel_importance(
     # Only these forms need the trial quantization, which costs more than the ranking itself.
     if form.startswith(("error", "max_error")):
         residual = _vq_residual(weight, group_size, entries, generator)
-    return FORMS.get(form)(weight, residual, curvature, generator)
+    return FORMS.get(form)(weight, residual, hessian, generator)
 
 
 def row_scales(weight: Tensor) -> Tensor:
@@ -89,36 +89,36 @@ def _column_norms(matrix: Tensor, order: float) -> Tensor:
 
 
 @FORMS.register("error_activation")
-def _error_activation(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+def _error_activation(w: Tensor, r: Tensor, h: Hessian, g: torch.Generator) -> Tensor:
     """mean_o R² · H_jj: the authors' code."""
     return _column_norms(r, 2).square() / len(r) * h.matrix.diagonal()
 
 
 @FORMS.register("max_error_over_inverse")
-def _max_error_over_inverse(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+def _max_error_over_inverse(w: Tensor, r: Tensor, h: Hessian, g: torch.Generator) -> Tensor:
     """max_o R² / [H⁻¹]_jj: the paper's form as readers report it, dividing as OBS does."""
-    return _column_norms(r, math.inf).square() * h.stiffness
+    return _column_norms(r, math.inf).square() * h.inv_diag_weight
 
 
 @FORMS.register("max_error_times_inverse")
-def _max_error_times_inverse(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+def _max_error_times_inverse(w: Tensor, r: Tensor, h: Hessian, g: torch.Generator) -> Tensor:
     """max_o R² · [H⁻¹]_jj: the other reading of the same report."""
-    return _column_norms(r, math.inf).square() / h.stiffness
+    return _column_norms(r, math.inf).square() / h.inv_diag_weight
 
 
 @FORMS.register("weight")
-def _weight(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+def _weight(w: Tensor, r: Tensor, h: Hessian, g: torch.Generator) -> Tensor:
     """mean_o |W|: weights alone."""
     return _column_norms(w, 1) / len(w)
 
 
 @FORMS.register("activation")
-def _activation(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+def _activation(w: Tensor, r: Tensor, h: Hessian, g: torch.Generator) -> Tensor:
     """H_jj: activation energy alone."""
     return h.matrix.diagonal().clone()
 
 
 @FORMS.register("random")
-def _random(w: Tensor, r: Tensor, h: Curvature, g: torch.Generator) -> Tensor:
+def _random(w: Tensor, r: Tensor, h: Hessian, g: torch.Generator) -> Tensor:
     """Return a seeded draw: the control."""
     return torch.rand(w.shape[1], generator=g).to(w.device)

@@ -52,7 +52,7 @@ def prepare(linear: CodedLinear) -> PreparedLinear:
     weight_h = torch.empty_like(ordered.weight)
     energy = 0.0
     for rows in ordered.row_tiles():
-        torch.mm(ordered.weight[rows], ordered.curvature.matrix, out=weight_h[rows])
+        torch.mm(ordered.weight[rows], ordered.hessian.matrix, out=weight_h[rows])
         energy += float((weight_h[rows] * ordered.weight[rows]).sum())
     return PreparedLinear(ordered, weight_h, energy)
 
@@ -84,7 +84,7 @@ def _pass_over_rows(
     for rows in linear.row_tiles():
         weight, weight_h = linear.weight[rows], prepared.weight_h[rows]
         decoded = linear.code.decode(codebooks, rows)
-        decoded_h = decoded @ linear.curvature.matrix
+        decoded_h = decoded @ linear.hessian.matrix
         scales = linear.code.scales[rows]
         if change:
             scales = best_scales(weight, decoded, decoded_h, scales)

@@ -81,9 +81,9 @@ def _residual(
     # Codebooks describe W / s in coded order: fetch the channels that the group holds.
     members = linear.order.view(linear.code.groups, -1)[groups]
     vectors = linear.weight[rows[:, None], members] / scales
-    stiffness = linear.stiffness.view(linear.code.groups, -1)[groups]
+    inv_diag_weight = linear.inv_diag_weight.view(linear.code.groups, -1)[groups]
     # An error of the scaled vector is multiplied by s when decoded, its square by s².
-    weights = scales.square() * linear.importance * stiffness
+    weights = scales.square() * linear.importance * inv_diag_weight
     # Greedy residual quantization; codebook k changes only the groups that it covers.
     for codebook, groups_under in zip(codebooks, coverage, strict=False):
         nearest, _ = nearest_centroids(vectors, weights, codebook)

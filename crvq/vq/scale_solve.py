@@ -22,7 +22,7 @@ def solve_scales(linear: CodedLinear, codebooks: list[Tensor]) -> Tensor:
     scales = linear.code.scales.clone()
     for rows in linear.row_tiles():
         decoded = linear.decode(codebooks, rows)
-        decoded_h = decoded @ linear.curvature.matrix
+        decoded_h = decoded @ linear.hessian.matrix
         scales[rows] = best_scales(linear.weight[rows], decoded, decoded_h, scales[rows])
     return scales
 

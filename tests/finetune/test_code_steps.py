@@ -88,14 +88,14 @@ def test_newton_aims_at_the_minimum_of_the_quadratic_model(toy, monkeypatch):
     assert steps.try_changes(lambda: 0.0)
     assert steps.damping == 1.5
     mean = (beta * gradients[0] + gradients[1]) / (1 + beta)
-    curvature = 3.0 * probe.square()
+    hessian = 3.0 * probe.square()
     assert asked.keys() == {"up"}
-    torch.testing.assert_close(asked["up"][0], -mean / curvature, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(asked["up"][0], -mean / hessian, rtol=1e-3, atol=1e-5)
     rows, columns = asked["up"][1]
     ratio = rows[:, None] * columns / probe.square()
     torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio), rtol=1e-3, atol=0)
     after = steps.buffers["up"].wish / (1 - beta**2)
-    torch.testing.assert_close(after, mean + 0.25 * curvature / 3, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(after, mean + 0.25 * hessian / 3, rtol=1e-3, atol=1e-5)
 
 
 def test_newton_takes_back_codes_that_raise_the_loss(toy):

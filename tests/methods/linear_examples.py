@@ -4,7 +4,7 @@ import torch
 
 from crvq.methods import LinearInput, create_method
 from crvq.methods.crvq_params import CrvqParams
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 
 QUICK = {"codebook_bits": 4, "extended_bits": 4, "max_rounds": 3, "kmeans_iterations": 4}
 
@@ -19,14 +19,14 @@ def second_moment(in_features, seed=0, tokens=200):
 
 
 def random_linear(
-    out_features=24, in_features=32, *, seed=0, kind="mlp.up_proj", name=None, curvature=None
+    out_features=24, in_features=32, *, seed=0, kind="mlp.up_proj", name=None, hessian=None
 ):
     generator = torch.Generator().manual_seed(100 + seed)
     return LinearInput(
         name=name or f"layers.0.{kind}",
         kind=kind,
         weight=torch.randn(out_features, in_features, generator=generator),
-        curvature=curvature or Curvature(second_moment(in_features, seed)),
+        hessian=hessian or Hessian(second_moment(in_features, seed)),
         seed=seed,
         tokens=200,
     )
@@ -43,6 +43,6 @@ def quantize(linear, **params):
 
 def relative_loss(linear, weight):
     """tr(ΔW H ΔWᵀ) / tr(W H Wᵀ) in float64, of a dequantized weight."""
-    h, w = linear.curvature.matrix.double(), linear.weight.double()
+    h, w = linear.hessian.matrix.double(), linear.weight.double()
     delta = w - weight.double()
     return float(torch.trace(delta @ h @ delta.T) / torch.trace(w @ h @ w.T))

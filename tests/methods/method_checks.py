@@ -29,7 +29,7 @@ def check_result(result):
     assert weight.bits().total == restored.bits().total == 8 * stored
     exact = relative_loss(linear, weight.dequantize())
     assert result.relative_loss == pytest.approx(exact, rel=1e-3)
-    h, w = linear.curvature.matrix.double(), linear.weight.double()
+    h, w = linear.hessian.matrix.double(), linear.weight.double()
     energy = float(torch.trace(w @ h @ w.T))
     assert result.loss == pytest.approx(exact * energy / len(w), rel=1e-3)
 

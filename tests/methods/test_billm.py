@@ -3,7 +3,7 @@ import torch
 
 from crvq.errors import QuantizationError
 from crvq.methods.billm import BillmParams
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from tests.methods.linear_examples import random_linear, second_moment
 from tests.methods.method_checks import check_result, planned_bits, quantize
 
@@ -62,7 +62,7 @@ def test_no_column_and_every_column_may_be_salient(most_salient):
 def test_zero_weights_and_dead_channels():
     h = second_moment(32)
     h[:5], h[:, :5] = 0, 0
-    linear = random_linear(curvature=Curvature(h))
+    linear = random_linear(hessian=Hessian(h))
     linear.weight[3] = 0
     result = quantize("billm", linear, block_size=8, centres=False)
     check_result(result)
@@ -72,12 +72,12 @@ def test_zero_weights_and_dead_channels():
 
 
 def test_damping_that_had_to_grow_is_told_and_what_it_cannot_mend_has_the_linears_name():
-    linear = random_linear(in_features=16, curvature=Curvature(torch.ones(16, 16)))
+    linear = random_linear(in_features=16, hessian=Hessian(torch.ones(16, 16)))
     result = quantize("billm", linear, damping=0.0)
     assert any(note.startswith("damping grew from 0 to") for note in result.notes)
     hopeless = torch.eye(16)
     hopeless[0, 1] = hopeless[1, 0] = 5.0
-    linear = random_linear(in_features=16, curvature=Curvature(hopeless))
+    linear = random_linear(in_features=16, hessian=Hessian(hopeless))
     with pytest.raises(
         QuantizationError, match=r"layers\.0\.mlp\.up_proj: .*not positive definite"
     ):
@@ -102,6 +102,6 @@ def test_parameters_that_cannot_be_used(params, message):
 def test_the_hottest_columns_are_salient():
     heat = torch.ones(32)
     heat[[3, 17]] = 1000.0
-    linear = random_linear(curvature=Curvature(heat.diag()))
+    linear = random_linear(hessian=Hessian(heat.diag()))
     result = quantize("billm", linear, block_size=16, most_salient=0.1)
     assert result.weight.salient.nonzero()[:, 0].tolist() == [3, 17]

@@ -4,7 +4,7 @@ import torch
 from crvq.errors import QuantizationError
 from crvq.methods import LinearShape
 from crvq.methods.crvq_params import CrvqParams
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from crvq.vq.importance import importance_names
 from crvq.weights import unpack_weight
 from tests.methods.linear_examples import (
@@ -29,7 +29,7 @@ def test_the_loss_told_is_that_of_the_stored_weight(reorder, dtype):
     result = quantize(linear, critical_ratio=0.25, reorder=reorder, codebook_dtype=dtype)
     exact = relative_loss(linear, stored(result.weight).dequantize())
     assert result.relative_loss == pytest.approx(exact, rel=1e-3)
-    energy = float(torch.trace(linear.weight @ linear.curvature.matrix @ linear.weight.T))
+    energy = float(torch.trace(linear.weight @ linear.hessian.matrix @ linear.weight.T))
     assert result.loss == pytest.approx(exact * energy / len(linear.weight), rel=1e-3)
     assert result.loss > 0
 
@@ -59,7 +59,7 @@ def test_critical_channels_are_the_important_ones():
     """One channel far hotter than all others ends in the critical group, whatever its place."""
     h = torch.eye(32)
     h[17, 17] = 1000.0
-    linear = random_linear(curvature=Curvature(h))
+    linear = random_linear(hessian=Hessian(h))
     result = quantize(linear, critical_ratio=0.02, importance="error_activation")
     assert result.critical_channels == 4
     assert result.critical_in_features == result.weight.order[:4].tolist()
@@ -82,10 +82,10 @@ def test_a_seed_gives_one_result_whatever_came_before():
 
 
 def test_linears_that_read_one_input_come_out_as_with_copies_of_it():
-    shared = Curvature(second_moment(30))
-    copy = Curvature(second_moment(30))
-    one, other = (random_linear(in_features=30, seed=s, curvature=shared) for s in (1, 2))
-    apart = random_linear(in_features=30, seed=2, curvature=copy)
+    shared = Hessian(second_moment(30))
+    copy = Hessian(second_moment(30))
+    one, other = (random_linear(in_features=30, seed=s, hessian=shared) for s in (1, 2))
+    apart = random_linear(in_features=30, seed=2, hessian=copy)
     _, beside = crvq().quantize_block(0, [one, other])
     (alone,) = crvq().quantize_block(0, [apart])
     assert torch.equal(beside.weight.dequantize(), alone.weight.dequantize())
@@ -155,7 +155,7 @@ def test_dead_channels_are_told_and_keep_their_weights(in_features):
     h = second_moment(in_features)
     h[:5] = 0
     h[:, :5] = 0
-    linear = random_linear(64, in_features, curvature=Curvature(h))
+    linear = random_linear(64, in_features, hessian=Hessian(h))
     result = quantize(linear, codebook_bits=8, critical_ratio=1.0, extended_bits=8)
     assert any(note.startswith("5 dead channels") for note in result.notes)
     restored = result.weight.dequantize()
@@ -165,7 +165,7 @@ def test_dead_channels_are_told_and_keep_their_weights(in_features):
 
 
 def test_an_expert_that_saw_no_token_is_quantized_by_its_weights_alone():
-    linear = random_linear(curvature=Curvature(torch.zeros(32, 32)))
+    linear = random_linear(hessian=Hessian(torch.zeros(32, 32)))
     result = quantize(linear, codebook_bits=8, critical_ratio=0.5)
     delta = (linear.weight - result.weight.dequantize()).square().sum()
     assert result.relative_loss == pytest.approx(
@@ -225,13 +225,13 @@ def test_no_reordering_is_allowed_without_critical_channels():
 
 @pytest.mark.parametrize("scope", ["linear", "block"])
 def test_damping_that_had_to_grow_is_told_and_what_it_cannot_mend_has_the_linears_name(scope):
-    linear = random_linear(in_features=16, curvature=Curvature(torch.ones(16, 16)))
+    linear = random_linear(in_features=16, hessian=Hessian(torch.ones(16, 16)))
     result = quantize(linear, damping=0.0, codebook_scope=scope)
     assert any(note.startswith("damping grew from 0 to") for note in result.notes)
     assert not quantize(linear, codebook_scope=scope).notes
     hopeless = torch.eye(16)
     hopeless[0, 1] = hopeless[1, 0] = 5.0
-    linear = random_linear(in_features=16, curvature=Curvature(hopeless))
+    linear = random_linear(in_features=16, hessian=Hessian(hopeless))
     with pytest.raises(
         QuantizationError, match=r"layers\.0\.mlp\.up_proj: .*not positive definite"
     ):

@@ -3,7 +3,7 @@
 import pytest
 
 from crvq.errors import QuantizationError
-from crvq.vq.curvature import CurvatureError
+from crvq.vq.hessian import HessianError
 from crvq.vq.storage_range import StorageRangeError
 from tests.methods.linear_examples import random_linear
 from tests.methods.method_checks import make
@@ -32,7 +32,7 @@ def test_a_bug_is_not_shown_as_a_users_error(name, place, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "place"), METHODS)
-@pytest.mark.parametrize("kind", [CurvatureError, StorageRangeError])
+@pytest.mark.parametrize("kind", [HessianError, StorageRangeError])
 def test_what_a_user_can_mend_names_the_linear(name, place, kind, monkeypatch):
     monkeypatch.setattr(place, raising(kind("something is not finite")))
     with pytest.raises(QuantizationError, match=r"layers\.0\.mlp\.up_proj: something is not"):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from crvq.methods.gptq import GptqParams
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from tests.methods.linear_examples import random_linear, relative_loss, second_moment
 from tests.methods.method_checks import check_result, make, planned_bits, quantize
 
@@ -22,7 +22,7 @@ def test_what_is_told_is_what_is_stored(in_features, group_size, act_order):
 def test_act_order_starts_with_the_hottest_channel_and_stores_where_it_was():
     linear = random_linear()
     order = quantize("gptq", linear, act_order=True).weight.order
-    heat = linear.curvature.matrix.diagonal()[order]
+    heat = linear.hessian.matrix.diagonal()[order]
     assert torch.equal(heat, heat.sort(descending=True).values)
 
 
@@ -42,7 +42,7 @@ def test_damping_is_heeded():
 
 def test_damping_that_had_to_grow_is_told():
     rank_one = torch.ones(16, 16)
-    linear = random_linear(in_features=16, curvature=Curvature(rank_one))
+    linear = random_linear(in_features=16, hessian=Hessian(rank_one))
     result = quantize("gptq", linear, damping=0.0)
     assert any(note.startswith("damping grew from 0 to") for note in result.notes)
     assert not quantize("gptq", linear, damping=0.01).notes
@@ -51,7 +51,7 @@ def test_damping_that_had_to_grow_is_told():
 def test_dead_channels_and_zero_rows():
     h = second_moment(32)
     h[:5], h[:, :5] = 0, 0
-    linear = random_linear(curvature=Curvature(h))
+    linear = random_linear(hessian=Hessian(h))
     linear.weight[3] = 0
     result = quantize("gptq", linear)
     check_result(result)
@@ -59,9 +59,9 @@ def test_dead_channels_and_zero_rows():
     assert not result.weight.dequantize()[3].any()
 
 
-def test_shared_or_copied_curvature_and_company_change_nothing():
-    shared = Curvature(second_moment(32))
-    one, other = (random_linear(seed=s, curvature=shared) for s in (1, 2))
+def test_shared_or_copied_hessian_and_company_change_nothing():
+    shared = Hessian(second_moment(32))
+    one, other = (random_linear(seed=s, hessian=shared) for s in (1, 2))
     _, beside = make("gptq").quantize_block(0, [one, other])
     (alone,) = make("gptq").quantize_block(3, [other])
     assert torch.equal(beside.weight.codes, alone.weight.codes)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from crvq.methods.gptvq import GptvqParams, patch_layout
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from tests.methods.linear_examples import random_linear
 from tests.methods.method_checks import check_result, planned_bits, quantize
 
@@ -78,7 +78,7 @@ def test_codebooks_spend_their_entries_on_hot_channels():
     """Uncorrelated channels, every second one hot: the hot one's error is far less."""
     heat = torch.ones(32)
     heat[::2] = 100.0
-    linear = random_linear(64, 32, curvature=Curvature(heat.diag()))
+    linear = random_linear(64, 32, hessian=Hessian(heat.diag()))
     weight = quantize("gptvq", linear, **QUICK, vector_size=2, update_steps=0).weight
     error = (weight.dequantize() - linear.weight).square().mean(0)
     assert float(error[::2].mean()) < 0.1 * float(error[1::2].mean())

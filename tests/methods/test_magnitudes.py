@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crvq.methods import LinearInput, method_names
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from crvq.weights import unpack_weight
 from tests.methods.linear_examples import random_linear, relative_loss
 from tests.methods.method_checks import make
@@ -78,7 +78,7 @@ def test_rows_of_very_different_sizes_each_lose_at_most_themselves(name, params)
     """Among them a row of zeros, one of rms 6e-7, and one that float16 cannot reach."""
     sizes = torch.ones(12, 1)
     sizes[0], sizes[1], sizes[2], sizes[3] = 0.0, 6e-7, 1e-9, 1e-4
-    linear = resized(random_linear(12, 32, curvature=Curvature(torch.eye(32))), sizes)
+    linear = resized(random_linear(12, 32, hessian=Hessian(torch.eye(32))), sizes)
     _, dense = quantized(name, linear, **params)
     loss, energy = (linear.weight - dense).square().sum(1), linear.weight.square().sum(1)
     if name in ("gptvq", "vptq"):
@@ -112,8 +112,8 @@ def test_one_hot_channel_makes_no_other_dead():
     x = torch.randn(500, 64, generator=generator)
     x[:, 5] *= 1e7
     moment = x.T @ x / 500
-    linear = random_linear(12, 64, curvature=Curvature(moment))
-    assert linear.curvature.dead_channels == 0
+    linear = random_linear(12, 64, hessian=Hessian(moment))
+    assert linear.hessian.dead_channels == 0
     for name in ("rtn", "gptq", "crvq"):
         result, dense = quantized(name, linear)
         delta = (linear.weight - dense).double()
@@ -123,5 +123,5 @@ def test_one_hot_channel_makes_no_other_dead():
 
 def test_channels_that_are_never_active_are_dead():
     moment = torch.diag(torch.tensor([0.0, 1.0, 2.0, 1e-12, 0.0, 3.0]))
-    assert Curvature(moment).dead_channels == 3
-    assert Curvature(torch.zeros(4, 4)).dead_channels == 4
+    assert Hessian(moment).dead_channels == 3
+    assert Hessian(torch.zeros(4, 4)).dead_channels == 4

@@ -7,7 +7,7 @@ import torch
 
 from crvq.methods.scalar_params import OmniquantParams
 from crvq.vq.clipping import ClippedGrids, learn_clipping
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from tests.methods.linear_examples import random_linear, second_moment
 from tests.methods.method_checks import check_result, planned_bits, quantize
 
@@ -85,7 +85,7 @@ def test_gradients_pass_through_the_grid():
 
 
 def test_an_outlier_is_clipped():
-    linear = random_linear(4, 32, curvature=Curvature(torch.eye(32)))
+    linear = random_linear(4, 32, hessian=Hessian(torch.eye(32)))
     linear.weight[0, 3] = 8.0
     params = {"bits": 2, "group_size": None}
     learned = quantize("omniquant", linear, **params, steps=200, learning_rate=0.05).weight

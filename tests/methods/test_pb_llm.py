@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from crvq.methods.pb_llm import PbLlmParams
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from tests.methods.linear_examples import random_linear, second_moment
 from tests.methods.method_checks import check_result, planned_bits, quantize
 
@@ -42,7 +42,7 @@ def test_the_costliest_weights_are_a_better_choice_than_the_largest():
 def test_zero_weights_and_dead_channels():
     h = second_moment(32)
     h[:5], h[:, :5] = 0, 0
-    linear = random_linear(curvature=Curvature(h))
+    linear = random_linear(hessian=Hessian(h))
     result = quantize("pb_llm", linear, salient_metric="hessian")
     check_result(result)
     linear.weight.zero_()
@@ -50,7 +50,7 @@ def test_zero_weights_and_dead_channels():
 
 
 def test_damping_that_had_to_grow_is_told():
-    linear = random_linear(in_features=16, curvature=Curvature(torch.ones(16, 16)))
+    linear = random_linear(in_features=16, hessian=Hessian(torch.ones(16, 16)))
     result = quantize("pb_llm", linear, damping=0.0)
     assert any(note.startswith("damping grew from 0 to") for note in result.notes)
 

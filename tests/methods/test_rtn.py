@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from tests.methods.linear_examples import random_linear
 from tests.methods.method_checks import check_result, planned_bits, quantize
 
@@ -18,7 +18,7 @@ def test_what_is_told_is_what_is_stored(in_features, group_size, bits):
 
 def test_activations_do_not_matter():
     one = quantize("rtn", random_linear())
-    other = quantize("rtn", random_linear(curvature=Curvature(torch.eye(32))))
+    other = quantize("rtn", random_linear(hessian=Hessian(torch.eye(32))))
     assert torch.equal(one.weight.codes, other.weight.codes)
     assert one.relative_loss != other.relative_loss
 

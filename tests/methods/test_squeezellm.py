@@ -5,7 +5,7 @@ import torch
 
 from crvq.methods.scalar_params import SqueezeLlmParams
 from crvq.methods.squeezellm import kept_weights
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from crvq.vq.row_kmeans import nearest_in_rows, row_kmeans
 from tests.methods.linear_examples import random_linear
 from tests.methods.method_checks import check_result, planned_bits, quantize
@@ -88,7 +88,7 @@ def test_kept_are_the_most_sensitive_and_then_the_largest():
 
 
 def test_with_a_diagonal_h_it_beats_a_uniform_grid_and_outliers_help():
-    linear = random_linear(24, 64, curvature=Curvature(torch.logspace(-1, 1, 64).diag()))
+    linear = random_linear(24, 64, hessian=Hessian(torch.logspace(-1, 1, 64).diag()))
     plain = quantize("squeezellm", linear, outlier_ratio=0, sensitive_ratio=0)
     assert plain.relative_loss < 0.8 * quantize("rtn", linear, group_size=None).relative_loss
     linear.weight[5, 7] = 40.0

@@ -81,7 +81,7 @@ def test_reordering_is_undone():
 
 def test_ptqtp_looks_at_no_activation_and_feedback_helps():
     linear, blind = random_linear(48, 32), random_linear(48, 32)
-    object.__setattr__(blind, "curvature", random_linear(48, 32, seed=5).curvature)
+    object.__setattr__(blind, "hessian", random_linear(48, 32, seed=5).hessian)
     one, other = (quantize("ptqtp", x, group_size=16).weight for x in (linear, blind))
     assert torch.equal(one.dequantize(), other.dequantize())
     plain = quantize("ptqtp", linear, group_size=16)

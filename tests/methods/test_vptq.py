@@ -7,8 +7,8 @@ import torch
 
 from crvq.methods import LinearInput
 from crvq.methods.vector_params import VptqParams
-from crvq.vq.curvature import Curvature
 from crvq.vq.gptq import quantize_columns
+from crvq.vq.hessian import Hessian
 from crvq.vq.output_vectors import OutputVectorColumns, from_output_vectors, output_vectors
 from tests.methods.linear_examples import random_linear, relative_loss, second_moment
 from tests.methods.method_checks import check_result, planned_bits, quantize
@@ -50,7 +50,7 @@ def test_with_a_diagonal_h_the_codes_are_the_best_of_all():
     codebook = torch.randn(3, 2, generator=draw)
     h = torch.diag(torch.tensor([1.0, 5.0, 0.2]))
     columns = OutputVectorColumns([codebook], 4, 3)
-    factor = Curvature(h, 0.01).feedback_factor(torch.arange(3))
+    factor = Hessian(h, 0.01).feedback_factor(torch.arange(3))
     found = quantize_columns(weight, columns, factor)
     best = None
     for codes in itertools.product(range(3), repeat=6):
@@ -74,7 +74,7 @@ def test_a_columns_error_is_answered_by_the_best_change_of_later_columns():
             return super().quantize(columns, weight, metric)
 
     codebook = torch.randn(4, 2)
-    factor = Curvature(h, 0.01).feedback_factor(torch.arange(5))
+    factor = Hessian(h, 0.01).feedback_factor(torch.arange(5))
     value = quantize_columns(weight, Watched([codebook], 4, 5), factor)
     error = (weight - value)[:, :2]
     # min over d of [e d] H [e d]ᵀ: d = -e H_er H_rr⁻¹ and the weight still to code is w - d.
@@ -97,7 +97,7 @@ def test_a_residual_codebook_codes_what_the_main_one_leaves():
 def test_the_hottest_columns_are_the_outliers():
     heat = torch.ones(32)
     heat[[3, 17]] = 1000.0
-    linear = random_linear(curvature=Curvature(heat.diag()))
+    linear = random_linear(hessian=Hessian(heat.diag()))
     result = quantize("vptq", linear, **QUICK, outlier_ratio=2 / 32, outlier_bits=8)
     assert result.weight.outlier.nonzero()[:, 0].tolist() == [3, 17]
     plain = quantize("vptq", linear, **QUICK)
@@ -106,8 +106,8 @@ def test_the_hottest_columns_are_the_outliers():
 
 def test_feedback_and_codebook_update_each_lower_the_loss():
     linear = random_linear(48, 32)
-    h = linear.curvature.matrix
-    alone = LinearInput(**{**vars(linear), "curvature": Curvature(h.diagonal().diag())})
+    h = linear.hessian.matrix
+    alone = LinearInput(**{**vars(linear), "hessian": Hessian(h.diagonal().diag())})
     blind = quantize("vptq", alone, **{**QUICK, "update_steps": 0})
     seeing = quantize("vptq", linear, **{**QUICK, "update_steps": 0})
     updated = quantize("vptq", linear, **{**QUICK, "update_steps": 20})

@@ -87,7 +87,7 @@ def test_the_stream_decides_whose_outputs_a_block_sees(stream, quantizer_of):
     quantizer, method, _ = quantizer_of(model, batch, f"calibration.stream={stream}")
     quantizer.run()
     after = input_moment(model, batch, model.model.layers[1].self_attn.q_proj)
-    found = method.inputs["model.layers.1.self_attn.q_proj"].curvature.matrix
+    found = method.inputs["model.layers.1.self_attn.q_proj"].hessian.matrix
     assert close(found, before) == (stream == "full_precision")
     assert close(found, after) == (stream == "quantized")
 
@@ -118,7 +118,7 @@ def test_inputs_carry_what_a_method_needs(quantizer_of):
     assert torch.equal(linear.weight, held)
     assert linear.seed == derived_seed(7, linear.name)
     gate, up = (method.inputs[f"model.layers.0.mlp.{n}_proj"] for n in ("gate", "up"))
-    assert gate.curvature is up.curvature
+    assert gate.hessian is up.hessian
     assert gate.seed != up.seed
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.coded_linear import CodedLinear, coded_linear
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 
 
 def second_moment(features: int, seed: int, condition: float = 100.0) -> Tensor:
@@ -34,10 +34,10 @@ def random_linear(
     """A linear with random codes and scales, and random codebooks."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(out, groups * d, generator=generator)
-    curvature = Curvature(second_moment(groups * d, seed + 1, condition), damping)
+    hessian = Hessian(second_moment(groups * d, seed + 1, condition), damping)
     scales = 0.5 + torch.rand(out, generator=generator)
     order = torch.arange(groups * d)
-    linear = coded_linear(weight, curvature, order, list(coverage), scales)
+    linear = coded_linear(weight, hessian, order, list(coverage), scales)
     for k, size in enumerate(entries):
         linear.code.codes[k] = torch.randint(size, (out, coverage[k]), generator=generator)
     codebooks = [
@@ -68,7 +68,7 @@ def naive_row_loss(
     """One row's ``(w - ŵ) H (w - ŵ)ᵀ`` in float64."""
     order = linear.order
     error = linear.weight[row, order].double() - naive_row(code or linear.code, codebooks, row)
-    h = linear.curvature.matrix[order][:, order] if matrix is None else matrix
+    h = linear.hessian.matrix[order][:, order] if matrix is None else matrix
     return float(error @ h.double() @ error)
 
 

@@ -10,7 +10,7 @@ from crvq.vq import tiles
 from crvq.vq.alternate import AlternationSettings, alternate
 from crvq.vq.codebook_storage import load_codebook, round_codebook, store_codebook
 from crvq.vq.coded_linear import coded_linear
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from crvq.vq.importance import row_scales
 from crvq.vq.initial_codebooks import initial_codebooks
 from crvq.vq.scale_solve import storable_scales
@@ -24,10 +24,10 @@ def start(out=48, groups=6, d=4, critical=1, bits=4, m=3, seed=0, rows_of_zero=0
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(out, groups * d, generator=generator) * 0.02
     weight[:rows_of_zero] = 0
-    curvature = Curvature(second_moment(groups * d, seed, 1e4))
+    hessian = Hessian(second_moment(groups * d, seed, 1e4))
     order = torch.randperm(groups * d, generator=generator)
     coverage = [groups] + [critical] * (m - 1)
-    linear = coded_linear(weight, curvature, order, coverage, row_scales(weight))
+    linear = coded_linear(weight, hessian, order, coverage, row_scales(weight))
     codebooks = initial_codebooks([linear], [1 << bits] * m, 5, 1 << 12, generator)
     return linear, codebooks
 
@@ -36,7 +36,7 @@ def stored_loss(linear, codebooks, dtype):
     """Relative loss of what storage gives back, in float64."""
     linear.code.scales = linear.code.scales.half().float()
     back = [load_codebook(store_codebook(codebook, dtype)) for codebook in codebooks]
-    w, h = linear.weight.double(), linear.curvature.matrix.double()
+    w, h = linear.weight.double(), linear.hessian.matrix.double()
     return naive_loss(linear, back) / float(torch.trace(w @ h @ w.T))
 
 

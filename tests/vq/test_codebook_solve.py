@@ -30,7 +30,7 @@ def dense_codebooks(linears, codebooks):
     """The joint minimum, by a pseudo-inverse in float64."""
     normal, pull = 0, 0
     for linear in linears:
-        slopes, h = design(linear, codebooks), linear.curvature.matrix.double()
+        slopes, h = design(linear, codebooks), linear.hessian.matrix.double()
         pushed = (slopes @ h) * linear.importance
         normal = normal + torch.einsum("poi,qoi->pq", pushed, slopes)
         pull = pull + torch.einsum("poi,oi->p", pushed, linear.weight.double())
@@ -140,7 +140,7 @@ def test_empty_codewords_stay_where_they_are():
 def test_survives_a_singular_second_moment(kind):
     linear, codebooks = random_linear(coverage=(4, 2), entries=(4, 4))
     x = torch.arange(1.0, 9.0)
-    linear.curvature.matrix = torch.outer(x, x) if kind == "rank one" else torch.zeros(8, 8)
+    linear.hessian.matrix = torch.outer(x, x) if kind == "rank one" else torch.zeros(8, 8)
     before = naive_loss(linear, codebooks)
     solved = solve_codebooks([linear], codebooks, 30)
     assert all(bool(torch.isfinite(codebook).all()) for codebook in solved)
@@ -152,7 +152,7 @@ def test_survives_a_singular_second_moment(kind):
 
 def test_a_block_that_is_not_positive_definite_falls_back_to_its_diagonal():
     linear, _codebooks = random_linear()
-    linear.curvature.matrix = torch.block_diag(*[torch.tensor([[1.0, 1.1], [1.1, 1.0]])] * 4)
+    linear.hessian.matrix = torch.block_diag(*[torch.tensor([[1.0, 1.1], [1.1, 1.0]])] * 4)
     factor = codebook_solve._preconditioner([linear], [4])
     assert bool(torch.isfinite(factor).all())
     assert not bool(factor[:, 1, 0].any())

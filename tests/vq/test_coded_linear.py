@@ -7,8 +7,8 @@ from torch import Tensor
 from crvq.vq.codebook_solve import solve_codebooks
 from crvq.vq.coded_linear import CodedLinear, coded_linear
 from crvq.vq.coordinate_descent import descend_codes
-from crvq.vq.curvature import Curvature
 from crvq.vq.feedback_search import search_codes
+from crvq.vq.hessian import Hessian
 from crvq.vq.initial_codebooks import initial_codebooks
 from crvq.vq.scale_solve import solve_scales
 from tests.vq.coded_examples import random_linear, second_moment
@@ -28,7 +28,7 @@ def shuffled_and_sorted() -> tuple[CodedLinear, CodedLinear, list[Tensor]]:
         (weight, matrix, ORDER),
         (weight[:, ORDER], matrix[ORDER][:, ORDER], torch.arange(8)),
     ):
-        linear = coded_linear(w, Curvature(h), order, [4, 2], scales.clone())
+        linear = coded_linear(w, Hessian(h), order, [4, 2], scales.clone())
         linear.code.codes = [c.clone() for c in codes]
         twins.append(linear)
     return twins[0], twins[1], codebooks
@@ -40,11 +40,11 @@ def test_shapes_follow_coverage():
     assert [tuple(c.shape) for c in linear.code.codes] == [(9, 4), (9, 2)]
 
 
-def test_losses_blocks_and_stiffness_are_those_of_the_sorted_twin():
+def test_losses_blocks_and_inv_diag_weight_are_those_of_the_sorted_twin():
     linear, twin, codebooks = shuffled_and_sorted()
     torch.testing.assert_close(linear.row_loss(codebooks), twin.row_loss(codebooks))
     torch.testing.assert_close(linear.diagonal_blocks(), twin.diagonal_blocks())
-    torch.testing.assert_close(linear.stiffness, twin.stiffness)
+    torch.testing.assert_close(linear.inv_diag_weight, twin.inv_diag_weight)
     assert linear.energy == pytest.approx(twin.energy)
 
 
@@ -79,7 +79,7 @@ def test_first_codebooks_are_the_sorted_twins():
 
 def test_energy_is_the_loss_of_coding_nothing():
     linear, _ = random_linear()
-    w, h = linear.weight.double(), linear.curvature.matrix.double()
+    w, h = linear.weight.double(), linear.hessian.matrix.double()
     assert linear.energy == pytest.approx(float(torch.trace(w @ h @ w.T)), rel=1e-5)
 
 
@@ -89,11 +89,11 @@ def test_diagonal_blocks():
     assert blocks.shape == (3, 4, 4)
     for group in range(3):
         part = slice(4 * group, 4 * group + 4)
-        assert torch.equal(blocks[group], linear.curvature.matrix[part, part])
+        assert torch.equal(blocks[group], linear.hessian.matrix[part, part])
 
 
 def test_the_feedback_factor_is_that_of_the_order():
-    curvature = Curvature(second_moment(6, 1))
+    hessian = Hessian(second_moment(6, 1))
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    linear = coded_linear(torch.ones(2, 6), curvature, order, [3], torch.ones(2))
-    assert torch.equal(linear.feedback_factor, curvature.feedback_factor(order))
+    linear = coded_linear(torch.ones(2, 6), hessian, order, [3], torch.ones(2))
+    assert torch.equal(linear.feedback_factor, hessian.feedback_factor(order))

@@ -121,7 +121,7 @@ def test_the_incremental_pull_equals_the_recomputed_one(monkeypatch, condition):
         decoded = linear.code.decode(codebooks)
         torch.testing.assert_close(state["decoded"], decoded, rtol=1e-5, atol=1e-5)
         error = linear.weight.double() - (decoded * linear.code.scales[:, None]).double()
-        exact = error @ linear.curvature.matrix.double()
-        size = float(linear.weight.norm() * torch.linalg.matrix_norm(linear.curvature.matrix, 2))
+        exact = error @ linear.hessian.matrix.double()
+        size = float(linear.weight.norm() * torch.linalg.matrix_norm(linear.hessian.matrix, 2))
         drift = float((state["pull"].double() - exact).norm())
         assert drift < 2e-6 * size

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from crvq.vq import feedback_search, tiles
 from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.coded_linear import coded_linear
-from crvq.vq.curvature import Curvature
 from crvq.vq.feedback_search import search_codes
+from crvq.vq.hessian import Hessian
 from tests.vq.coded_examples import naive_row_loss, random_linear, second_moment
 
 
 def damped(linear, damping):
     return (
-        linear.curvature.matrix.double()
+        linear.hessian.matrix.double()
         + damping
-        * linear.curvature.matrix.diagonal().double().mean()
-        * (torch.eye(len(linear.curvature.matrix), dtype=torch.float64))
+        * linear.hessian.matrix.diagonal().double().mean()
+        * (torch.eye(len(linear.hessian.matrix), dtype=torch.float64))
     )
 
 
@@ -127,7 +127,7 @@ def test_channels_are_coded_in_the_linears_order():
     order = torch.randperm(12, generator=torch.Generator().manual_seed(4))
     weight = torch.randn(5, 12, generator=torch.Generator().manual_seed(5))
     h = second_moment(12, 6)
-    linear = coded_linear(weight, Curvature(h, 0.01), order, [12], torch.ones(5))
+    linear = coded_linear(weight, Hessian(h, 0.01), order, [12], torch.ones(5))
     grid = torch.linspace(-2, 2, 8)
     found = search_codes(linear, [grid[:, None]])
     matrix = (h.double() + 0.01 * h.diagonal().double().mean() * torch.eye(12))[order][:, order]

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crvq.vq.curvature import Curvature
 from crvq.vq.gptq import quantize_columns
+from crvq.vq.hessian import Hessian
 from crvq.vq.uniform_grid import GridColumns, fit_grid
 from tests.vq.coded_examples import second_moment
 
@@ -26,7 +26,7 @@ def plain_gptq(weight, h, bits, group_size, damping=0.01):
 
 
 def ours(weight, h, bits, group_size, block_columns=128):
-    factor = Curvature(h).feedback_factor(torch.arange(len(h)))
+    factor = Hessian(h).feedback_factor(torch.arange(len(h)))
     columns = GridColumns(tuple(weight.shape), bits, group_size, weight.device)
     return quantize_columns(weight, columns, factor, block_columns)
 
@@ -49,7 +49,7 @@ def test_it_is_gptq(bits, group_size, block_columns):
 def test_last_columns_may_be_fewer_than_the_width(width, span):
     weight, h = random_weight(4, 24), second_moment(24, 5)
     zeros = Zeros(width, span)
-    quantize_columns(weight, zeros, Curvature(h).feedback_factor(torch.arange(24)))
+    quantize_columns(weight, zeros, Hessian(h).feedback_factor(torch.arange(24)))
     damped = h.double() + 0.01 * h.double().diagonal().mean() * torch.eye(24)
     exact = float(torch.trace(weight.double() @ damped @ weight.double().T))
     assert zeros.cost == pytest.approx(exact, rel=1e-3)
@@ -95,7 +95,7 @@ def test_costs_of_groups_add_up_to_the_damped_loss(width, per_span, spans, block
     columns = width * per_span * spans
     weight, h = random_weight(4, columns), second_moment(columns, 5)
     zeros = Zeros(width, width * per_span)
-    factor = Curvature(h).feedback_factor(torch.arange(columns))
+    factor = Hessian(h).feedback_factor(torch.arange(columns))
     quantize_columns(weight, zeros, factor, block_columns)
     damped = h.double() + 0.01 * h.double().diagonal().mean() * torch.eye(columns)
     exact = float(torch.trace(weight.double() @ damped @ weight.double().T))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crvq.vq import importance as module
-from crvq.vq.curvature import Curvature
+from crvq.vq.hessian import Hessian
 from crvq.vq.importance import channel_importance, importance_names, row_scales
 from tests.vq.coded_examples import second_moment
 
@@ -28,7 +28,7 @@ def seeded(seed=0):
 @pytest.mark.parametrize("form", BY_HAND)
 def test_forms_on_an_example_by_hand(form, monkeypatch):
     monkeypatch.setattr(module, "_vq_residual", lambda *_: R)
-    found = channel_importance(form, W, Curvature(H, 0.0), 1, 2, seeded())
+    found = channel_importance(form, W, Hessian(H, 0.0), 1, 2, seeded())
     torch.testing.assert_close(found, torch.tensor(BY_HAND[form]), rtol=1e-5, atol=1e-6)
 
 
@@ -39,10 +39,10 @@ def test_every_form_is_named_and_tested():
 def test_the_error_is_that_of_a_trial_codebook():
     """As many entries as vectors leave no error; one entry leaves the distance from the mean."""
     weight = torch.randn(6, 4, generator=seeded())
-    curvature = Curvature(torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0])), 0.0)
-    none = channel_importance("error_activation", weight, curvature, 2, 12, seeded())
+    hessian = Hessian(torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0])), 0.0)
+    none = channel_importance("error_activation", weight, hessian, 2, 12, seeded())
     torch.testing.assert_close(none, torch.zeros(4), rtol=0, atol=1e-10)
-    one = channel_importance("error_activation", weight, curvature, 2, 1, seeded())
+    one = channel_importance("error_activation", weight, hessian, 2, 1, seeded())
     scales = weight.square().mean(1, keepdim=True).sqrt()
     mean = (weight / scales).view(-1, 2).mean(0).repeat(2)
     residual = weight - mean * scales
@@ -55,16 +55,16 @@ def test_a_hot_channel_comes_out_first():
     heat = torch.ones(8)
     heat[5] = 50.0
     found = channel_importance(
-        "error_activation", weight, Curvature(torch.diag(heat)), 4, 8, seeded()
+        "error_activation", weight, Hessian(torch.diag(heat)), 4, 8, seeded()
     )
     assert int(found.argmax()) == 5
 
 
 def test_random_is_seeded():
-    curvature = Curvature(second_moment(8, 0))
+    hessian = Hessian(second_moment(8, 0))
     weight = torch.randn(3, 8, generator=seeded())
     first, same, other = (
-        channel_importance("random", weight, curvature, 4, 4, seeded(s)) for s in (1, 1, 2)
+        channel_importance("random", weight, hessian, 4, 4, seeded(s)) for s in (1, 1, 2)
     )
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
@@ -77,18 +77,18 @@ def test_every_form_is_finite_and_not_negative_on_zero_rows_and_dead_channels(fo
     h = second_moment(8, 0)
     h[3] = 0
     h[:, 3] = 0
-    found = channel_importance(form, weight, Curvature(h), 4, 4, seeded())
+    found = channel_importance(form, weight, Hessian(h), 4, 4, seeded())
     assert found.shape == (8,)
     assert bool(torch.isfinite(found).all())
     assert bool((found >= 0).all())
 
 
-def test_the_activation_form_is_not_a_view_of_the_curvature():
-    curvature = Curvature(second_moment(4, 0))
-    found = channel_importance("activation", torch.ones(2, 4), curvature, 2, 2, seeded())
-    before = curvature.matrix.clone()
+def test_the_activation_form_is_not_a_view_of_the_hessian():
+    hessian = Hessian(second_moment(4, 0))
+    found = channel_importance("activation", torch.ones(2, 4), hessian, 2, 2, seeded())
+    before = hessian.matrix.clone()
     found += 1
-    assert torch.equal(curvature.matrix, before)
+    assert torch.equal(hessian.matrix, before)
 
 
 def test_row_scales_are_root_mean_squares_and_positive():

@@ -13,13 +13,13 @@ def shuffled(seed=0, importance=1.0):
     """A linear whose channels are coded in some other order than they lie in."""
     linear, codebooks = random_linear(40, 12, 4, (12, 3), (32, 16), seed)
     order = torch.randperm(48, generator=torch.Generator().manual_seed(seed))
-    other = coded_linear(linear.weight, linear.curvature, order, [12, 3], linear.code.scales)
+    other = coded_linear(linear.weight, linear.hessian, order, [12, 3], linear.code.scales)
     other.code.codes = linear.code.codes
     other.importance = importance
     return other, codebooks
 
 
-def test_coded_order_keeps_weight_curvature_and_code():
+def test_coded_order_keeps_weight_hessian_and_code():
     linear, codebooks = shuffled()
     ordered = in_coded_order(linear)
     assert ordered.code is linear.code
@@ -39,7 +39,7 @@ def test_loss_and_gradient_are_those_of_the_definitions():
     decoded[:, :3] += parts[1]
     scaled = decoded.flatten(1) * linear.code.scales[:, None].double()
     error = linear.weight[:, linear.order].double() - scaled
-    matrix = linear.curvature.matrix[linear.order][:, linear.order].double()
+    matrix = linear.hessian.matrix[linear.order][:, linear.order].double()
     (3.0 * ((error @ matrix) * error).sum()).backward()
     expected = -0.5 * torch.cat([e.grad for e in entries])
     torch.testing.assert_close(found.gradient.double(), expected, rtol=1e-4, atol=1e-3)

@@ -12,11 +12,11 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_first_codebook_is_k_means_of_scaled_vectors_weighed_by_stiffness():
+def test_the_first_codebook_is_k_means_of_scaled_vectors_weighed_by_inv_diag_weight():
     linear, _ = random_linear(out=40, groups=4, d=2)
     found = initial_codebooks([linear], [8], 5, 1 << 10, seeded())
     scaled = (linear.weight / linear.code.scales[:, None]).reshape(-1, 2)
-    weights = (linear.code.scales.square()[:, None] * linear.stiffness).reshape(-1, 2)
+    weights = (linear.code.scales.square()[:, None] * linear.inv_diag_weight).reshape(-1, 2)
     torch.testing.assert_close(found[0], kmeans(scaled, weights, 8, 5, seeded(), 1 << 10))
 
 
@@ -24,7 +24,7 @@ def test_an_extended_codebook_is_k_means_of_the_critical_residual():
     linear, _ = random_linear(out=40, groups=4, d=2, coverage=(4, 1), entries=(8, 8))
     found = initial_codebooks([linear], [8, 8], 5, 1 << 10, seeded())
     critical = (linear.weight / linear.code.scales[:, None])[:, :2]
-    weights = (linear.code.scales.square()[:, None] * linear.stiffness)[:, :2]
+    weights = (linear.code.scales.square()[:, None] * linear.inv_diag_weight)[:, :2]
     error = critical[:, None] - found[0]
     nearest = (weights[:, None] * error.square()).sum(2).argmin(1)
     generator = seeded()
@@ -50,7 +50,7 @@ def test_the_residuals_of_all_sharing_linears_are_seen(monkeypatch):
     scaled = [(x.weight / x.code.scales[:, None]).reshape(-1, 2) for x in (first, second)]
     torch.testing.assert_close(seen[0][0], torch.cat(scaled))
     costs = [
-        (x.importance * x.code.scales.square()[:, None] * x.stiffness).reshape(-1, 2)
+        (x.importance * x.code.scales.square()[:, None] * x.inv_diag_weight).reshape(-1, 2)
         for x in (first, second)
     ]
     torch.testing.assert_close(seen[0][1], torch.cat(costs))
@@ -120,5 +120,5 @@ def test_residuals_subtract_only_codebooks_that_cover_the_group():
         own = linear.weight[row, part] / linear.code.scales[row]
         wanted = own - 10 - (100 if group == 0 else 0)
         torch.testing.assert_close(residual[number], wanted, rtol=1e-5, atol=1e-4)
-        cost = linear.code.scales[row] ** 2 * linear.stiffness[part]
+        cost = linear.code.scales[row] ** 2 * linear.inv_diag_weight[part]
         torch.testing.assert_close(weights[number], cost)

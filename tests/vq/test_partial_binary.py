@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from crvq.vq.curvature import Curvature
 from crvq.vq.gptq import quantize_columns
+from crvq.vq.hessian import Hessian
 from crvq.vq.output_loss import output_loss
 from crvq.vq.partial_binary import PartialBinaryColumns
 from crvq.vq.uniform_grid import GridColumns
@@ -16,7 +16,7 @@ def columns_for(weight, ratio=0.1, bits=8, group=None, cost=None):
 
 
 def factor_of(h):
-    return Curvature(h).feedback_factor(torch.arange(len(h)))
+    return Hessian(h).feedback_factor(torch.arange(len(h)))
 
 
 @pytest.mark.parametrize("feedback", [False, True])

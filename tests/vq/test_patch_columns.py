@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from crvq.vq.curvature import Curvature
 from crvq.vq.gptq import quantize_columns
 from crvq.vq.grouped_codebooks import PatchLayout, decode_patches
+from crvq.vq.hessian import Hessian
 from crvq.vq.patch_columns import PatchColumns
 from crvq.vq.uniform_grid import fit_grid, grid_values
 from tests.vq.coded_examples import second_moment
@@ -17,7 +17,7 @@ def test_with_one_column_and_a_uniform_grid_it_is_gptq(bits):
     grids = grid_values(torch.arange(2**bits).expand(6, -1), steps[:, None], zeros[:, None])
     layout = PatchLayout(out_features=6, in_features=20, width=1, columns=20, rows=1)
     columns = PatchColumns(layout, torch.ones(20), 2**bits, 0, fixed=grids[:, :, None])
-    factor = Curvature(h).feedback_factor(torch.arange(20))
+    factor = Hessian(h).feedback_factor(torch.arange(20))
     actual = quantize_columns(weight, columns, factor)
     expected = plain_gptq(weight, h, bits, group_size=20)
     torch.testing.assert_close(actual.double(), expected, rtol=1e-3, atol=1e-5)
@@ -28,7 +28,7 @@ def test_what_is_returned_is_what_codes_and_codebooks_say(scale_block):
     weight, h = random_weight(7, 20), second_moment(20, 3)
     layout = PatchLayout(out_features=7, in_features=20, width=2, columns=8, rows=3)
     columns = PatchColumns(layout, torch.ones(20), 4, 5, scale_block)
-    factor = Curvature(h).feedback_factor(torch.arange(20))
+    factor = Hessian(h).feedback_factor(torch.arange(20))
     values = quantize_columns(weight, columns, factor)
     index = layout.codebook_index(weight.device)
     decoded = decode_patches(columns.codebooks, columns.codes, index)

@@ -28,7 +28,7 @@ def test_equals_the_minimum_that_lbfgs_finds():
     def closure():
         optimizer.zero_grad()
         error = linear.weight.double() - scales[:, None] * decoded
-        loss = ((error @ linear.curvature.matrix.double()) * error).sum()
+        loss = ((error @ linear.hessian.matrix.double()) * error).sum()
         loss.backward()
         return loss
 
@@ -108,7 +108,7 @@ def test_a_row_that_nothing_fits_gets_scale_zero_at_the_end_alone():
     kept = solve_scales(linear, codebooks)
     assert kept[1] == linear.code.scales[1] > 0
     decoded = linear.decode(codebooks, slice(None))
-    decoded_h = decoded @ linear.curvature.matrix
+    decoded_h = decoded @ linear.hessian.matrix
     final = best_scales(linear.weight, decoded, decoded_h, linear.code.scales, may_be_zero=True)
     assert final[1] == 0
     linear.code.scales = final

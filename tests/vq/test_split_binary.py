@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from crvq.vq.binarize import binary_scales, signed
-from crvq.vq.curvature import Curvature
 from crvq.vq.gptq import quantize_columns
+from crvq.vq.hessian import Hessian
 from crvq.vq.output_loss import output_loss
 from crvq.vq.split_binary import SplitBinaryColumns, most_salient_columns
 from tests.vq.coded_examples import second_moment
@@ -83,7 +83,7 @@ def test_groups_are_split_by_magnitude_and_salient_columns_are_in_neither():
 @pytest.mark.parametrize("in_features", [24, 21])
 def test_feedback_beats_none(in_features, width):
     weight, h = random_weight(32, in_features), second_moment(in_features, 3, condition=1000.0)
-    factor = Curvature(h).feedback_factor(torch.arange(in_features))
+    factor = Hessian(h).feedback_factor(torch.arange(in_features))
     params = {"block": 8, "width": width, "cost": factor.diagonal().square().reciprocal()}
     losses = [
         output_loss(
@@ -97,7 +97,7 @@ def test_feedback_beats_none(in_features, width):
 def test_an_error_of_a_block_is_answered_as_well_as_can_be():
     """What later columns become is the least-squares answer to the first block's error."""
     weight, h = random_weight(4, 12), second_moment(12, 3)
-    factor = Curvature(h, damping=0.0).feedback_factor(torch.arange(12))
+    factor = Hessian(h, damping=0.0).feedback_factor(torch.arange(12))
     seen = {}
 
     class Kept(SplitBinaryColumns):

@@ -21,26 +21,26 @@ _MAX_DAMPING = 1.0
 _SINGLE_PRECISION_FROM = 1e-3
 
 
-class CurvatureError(ValueError):
+class HessianError(ValueError):
     """H is not finite, or no damping makes it positive definite."""
 
 
-class Curvature:
+class Hessian:
     """H = E[x xᵀ] of shape ``(in, in)``, with a small diagonal element for dead channels.
 
     Up to a factor it is the second derivative of a layer's squared output error with respect to a
     row of its weight: GPTQ's Hessian, a layer-wise proxy for that of the model's loss. Linear
     layers that read one input share one object, and what is computed once for it (`padded`,
-    `shared_factor`, `stiffness`), also when they are quantized in parallel. A float32
+    `shared_factor`, `inv_diag_weight`), also when they are quantized in parallel. A float32
     ``second_moment`` without dead channels is kept, not copied.
 
     Raises:
-        CurvatureError: H holds NaN or infinity.
+        HessianError: H holds NaN or infinity.
     """
 
     def __init__(self, second_moment: Tensor, damping: float = 0.01) -> None:
         if not bool(torch.isfinite(second_moment).all()):
-            raise CurvatureError("the second moment of the input holds NaN or infinity")
+            raise HessianError("the second moment of the input holds NaN or infinity")
         diag_h = second_moment.diagonal()
         positive = diag_h[diag_h > 0]
         live = diag_h > _DEAD_BELOW * (positive.median() if len(positive) else 1.0)
@@ -56,10 +56,10 @@ class Curvature:
             added = _DEAD_DIAG * typical if bool(live.any()) else typical
             self.matrix.diagonal()[~live] = added.float()
         self._lock = RLock()
-        self._padded: dict[tuple[int, float], Curvature] = {}
+        self._padded: dict[tuple[int, float], Hessian] = {}
         self._factor: tuple[Tensor, Tensor] | None = None
 
-    def padded(self, multiple: int, damping: float) -> Curvature:
+    def padded(self, multiple: int, damping: float) -> Hessian:
         """Return this H with another damping and zero channels added; one object for all callers.
 
         Args:
@@ -73,7 +73,7 @@ class Curvature:
             key = padding, damping
             if key not in self._padded:
                 matrix = torch.nn.functional.pad(self.matrix, (0, padding, 0, padding))
-                self._padded[key] = Curvature(matrix, damping)
+                self._padded[key] = Hessian(matrix, damping)
             return self._padded[key]
 
     def shared_factor(self, order: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class Curvature:
         For orders that linear layers with one input have in common: computed once for all.
 
         Raises:
-            CurvatureError: as `feedback_factor` does.
+            HessianError: as `feedback_factor` does.
         """
         with self._lock:
             if self._factor is None or not torch.equal(self._factor[0], order):
@@ -91,7 +91,7 @@ class Curvature:
             return self._factor[1]
 
     @computed_once
-    def stiffness(self) -> Tensor:
+    def inv_diag_weight(self) -> Tensor:
         """Return ``1 / diag(H⁻¹)``, ``(in,)``: the cost of an error that others may compensate.
 
         The weight of an error in optimal brain surgeon (Hassibi & Stork 1993) and in GPTQ.
@@ -110,7 +110,7 @@ class Curvature:
         2210.17323, section 3).
 
         Raises:
-            CurvatureError: not even damping by the mean of the diagonal helps.
+            HessianError: not even damping by the mean of the diagonal helps.
         """
         mean = float(self.matrix.diagonal().double().mean())
         damping = self.damping
@@ -125,7 +125,7 @@ class Curvature:
             if damping >= _MAX_DAMPING:
                 break
             damping = min(max(10 * damping, 1e-6), _MAX_DAMPING)
-        raise CurvatureError(
+        raise HessianError(
             f"the second moment is not positive definite even when damped by {_MAX_DAMPING:g} of "
             "its mean diagonal; it is not a second moment of finite activations"
         )
