@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
+
+import torch
 
 from crvq.errors import QuantizationError
 from crvq.methods.budget import fit_layout
@@ -15,9 +17,12 @@ from crvq.methods.notes import clipped_notes, dead_channels_notes
 from crvq.methods.parallel_map import parallel_map
 from crvq.vq.hessian import Hessian, HessianError
 from crvq.vq.output_loss import output_loss
-from crvq.vq.storage_range import StorageRangeError
+from crvq.vq.storage_range import SMALLEST_HALF, StorageRangeError
 from crvq.weights.bits import BitCount
 from crvq.weights.quantized import QuantizedWeight
+
+_FEW_STEPS = 64
+"""Numbers below so many of float16's smallest steps are stored coarsely."""
 
 
 @dataclass
@@ -62,15 +67,22 @@ class LinearByLinear(Method[P]):
         """Return the first of `layouts` that comes to ``bits``; see `crvq.methods.budget`."""
         return fit_layout(bits, shapes, self.layouts(), self.count)
 
-    def _timed(self, linear: LinearInput) -> QuantizedLinear:
-        start = time.perf_counter()
+    def _rounded(self, linear: LinearInput) -> Rounded:
         try:
-            rounded = self.quantize_linear(linear)
+            return self.quantize_linear(linear)
         except (HessianError, StorageRangeError) as error:
             raise QuantizationError(f"{linear.name}: {error}") from error
+
+    def _timed(self, linear: LinearInput) -> QuantizedLinear:
+        start = time.perf_counter()
         matrix = linear.hessian.matrix
-        loss = output_loss(linear.weight - rounded.weight.dequantize(), matrix)
         energy = output_loss(linear.weight, matrix)
+        rounded = self._rounded(linear)
+        loss = output_loss(linear.weight - rounded.weight.dequantize(), matrix)
+        if loss > energy and float(linear.weight.abs().max()) < _FEW_STEPS * SMALLEST_HALF:
+            # Scales this small are stored coarsely: leaving the layer out loses less.
+            rounded = self._rounded(replace(linear, weight=torch.zeros_like(linear.weight)))
+            loss = output_loss(linear.weight - rounded.weight.dequantize(), matrix)
         notes = [*rounded.notes, *dead_channels_notes(linear.hessian.dead_channels)]
         notes += clipped_notes(rounded.weight)
         return QuantizedLinear(
