@@ -48,7 +48,8 @@ def export_run(
         ConfigError: the run is not finished, quantizes nothing, or there is something at ``out``.
         CheckpointError: packed blocks are missing or damaged, or the model is another one now.
     """
-    folder, out = finished_folder(str(run_folder)), Path(out).expanduser()
+    folder = finished_folder(str(run_folder), "crvq export ")
+    out = Path(out).expanduser()
     check_out(out)
     record = load_record(folder)
     if record.status != "complete":

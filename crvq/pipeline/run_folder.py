@@ -94,8 +94,12 @@ def settle(folder: Path) -> bool:
     return forced
 
 
-def finished_folder(path: str) -> Path:
+def finished_folder(path: str, asked: str = "eval_only=") -> Path:
     """Return the run's folder behind what a user gives: it, its ``checkpoint/``, or its record.
+
+    Args:
+        path: what was given.
+        asked: what stands before it on the command line, for the message.
 
     Raises:
         ConfigError: there is no record.
@@ -106,8 +110,8 @@ def finished_folder(path: str) -> Path:
         if (folder / RECORD_FILE).is_file():
             return folder
     raise ConfigError(
-        f"eval_only={path}: there is no {RECORD_FILE} in {' or '.join(map(str, tried))}; give the "
-        "folder of a finished run, as in eval_only=results/EXPERIMENT/RUN_ID"
+        f"{asked}{path}: there is no {RECORD_FILE} in {' or '.join(map(str, tried))}; give the "
+        f"folder of a finished run, as in {asked}results/EXPERIMENT/RUN_ID"
     )
 
 
