@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from crvq.config import CalibrationConfig, ModelConfig, RunConfig, StrictModel
 from crvq.config.evaluation import AgreementConfig, EvalConfig, GenerationConfig, PerplexityConfig
-from crvq.config.finetune import BlockConfig, EndToEndConfig, FinetuneConfig
+from crvq.config.finetune import BlockConfig, CodesConfig, EndToEndConfig, FinetuneConfig
 from crvq.config.model import WheelPart
 from crvq.config.strict import Neutral, NeutralAt, is_neutral, neutral_fields
 from crvq.config.zero_shot import ZeroShotConfig
@@ -43,8 +43,8 @@ def full_config(method: str = "crvq") -> RunConfig:
         method_params=method_params(method)(),
         calibration=CalibrationConfig(),
         finetune=FinetuneConfig(
-            block=BlockConfig(learning_rate=0.01, epochs=1),
-            end_to_end=EndToEndConfig(learning_rate=0.01, epochs=1),
+            block=BlockConfig(learning_rate=0.01, epochs=1, codes=CodesConfig()),
+            end_to_end=EndToEndConfig(learning_rate=0.01, epochs=1, codes=CodesConfig()),
         ),
         eval=EvalConfig(
             perplexity={"wiki": PerplexityConfig()},

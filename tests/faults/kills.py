@@ -51,7 +51,7 @@ def faults(seed: int) -> Iterator[Fault]:
             shares = [draw.random() for _ in range(1 + number % 3 // 2)]
             yield Fault(
                 "SIGKILL at a random moment",
-                f"{scenario}, at {' and '.join(f'{share:.0%}' for share in shares)} of its time",
+                f"{scenario}, at {' and '.join(f'{share:.1%}' for share in shares)} of its time",
                 lambda bench, s=scenario, at=tuple(shares): _killed_at_times(bench, s, at),
                 short=number == 0 and scenario in ("block_e2e", "forced"),
             )
@@ -78,7 +78,7 @@ def faults(seed: int) -> Iterator[Fault]:
             scenario = list(SCENARIOS)[number]
             yield Fault(
                 f"{name} at a random moment",
-                f"{scenario}, at {share:.0%} of its time",
+                f"{scenario}, at {share:.1%} of its time",
                 lambda bench, s=scenario, at=share, n=name: _stopped_at_time(bench, s, at, n),
             )
     for number in range(REQUEUES):

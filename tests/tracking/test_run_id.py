@@ -75,7 +75,7 @@ def test_labels_and_the_device_number_are_not_hashed(make_config):
         for change in (
             {},
             {"model": model},
-            {"budget": BudgetConfig(name="b")},
+            {"model": model, "experiment": "other"},
         )
     }
     assert len(digests) == 1
