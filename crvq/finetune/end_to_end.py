@@ -99,11 +99,11 @@ def distill(
         free: of the whole model, in which its values lie.
         task: text, teacher and settings.
         steps: in all.
-        path: where the state is saved every ``save_every`` steps, and gone on from.
+        path: where the state is saved every ``save_every`` steps, and resumed from.
         identity: of all that the result depends on.
-        on_start: told the step that is gone on from.
-        on_step: told after each step.
-        on_message: told of a damaged state, and what that costs.
+        on_start: called with the step that the training resumes from.
+        on_step: called after each step.
+        on_message: called with a line about a damaged state and what that costs.
     """
     config = task.config
     an_epoch = -(-task.train // config.batch_size)

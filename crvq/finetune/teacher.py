@@ -51,7 +51,7 @@ def student_of(model: PreTrainedModel, tokens: Tensor) -> Student:
 
 
 class Teacher:
-    """The full-precision model's predictions for windows, a file a window.
+    """The full-precision model's predictions for windows, one file per window.
 
     ``hidden_states`` keeps the last hidden states in the type of forward passes; the head, which
     stays in full precision, turns them into logits again: exact. ``top_k`` keeps the k likeliest

@@ -94,7 +94,7 @@ class Training:
             losses: the parts of a step, whose mean gradient it takes. They must depend on the
                 step alone, so that a resumed training sees the same.
             validate: the validation loss of the model as it is.
-            on_step: told after each step, with everything settled.
+            on_step: called after each step, once its state is complete.
             perplexity: what the last validation saw of it, for the curve alone.
             probe: of a step: a scalar whose squared gradients are the loss's hessian on average
                 (see `block_probe`); needed for codes that follow ``newton``.

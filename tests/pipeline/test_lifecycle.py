@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -294,59 +293,11 @@ def test_a_second_process_waits_and_finds_the_work_done(tiny_overrides, compose_
     assert len([line for line in log if "block 0: relative loss" in line]) == 1
 
 
-def test_who_holds_a_lock_is_said(tmp_path):
-    path = tmp_path / "run.lock"
-    with RunLock(path), pytest.raises(LockedError, match=f"process {os.getpid()} on "):
-        RunLock(path, wait=False).__enter__()
-    with RunLock(path, wait=False) as again:
-        assert not again.waited
-
-
 def test_if_locked_error_refuses_and_leaves_the_run_alone(compose_run):
     folder = run_folder(compose_run())
     with RunLock(lock_file(folder)), pytest.raises(LockedError, match="same command again"):
         run(compose_run("if_locked=error"))
     assert not folder.exists()
-
-
-def test_the_lock_of_a_killed_process_is_free(tmp_path):
-    path = tmp_path / "run.lock"
-    program = (
-        "import sys, time; from pathlib import Path; from crvq.files.run_lock import RunLock\n"
-        "with RunLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(LockedError, match=f"process {process.pid} on"):
-            RunLock(path, wait=False).__enter__()
-        process.kill()
-        process.wait()
-    with RunLock(path, wait=False) as lock:
-        assert lock.holder().pid == os.getpid()
-
-
-def test_a_lock_of_another_host_counts_while_its_heart_beats(tmp_path, monkeypatch):
-    """File systems that do not lock across hosts: the heartbeat decides, not the clock."""
-    monkeypatch.setattr("crvq.files.run_lock.STALE_SECONDS", 1.0)
-    monkeypatch.setattr("crvq.files.run_lock._POLL_SECONDS", 0.05)
-    path = tmp_path / "run.lock"
-    holder = {"host": "elsewhere", "pid": 1, "started": "2126-01-01T00:00:00", "beat": 3}
-    path.with_name("run.lock.json").write_text(json.dumps(holder))
-    begun = time.monotonic()
-    with RunLock(path, wait=False):  # it stands still
-        assert time.monotonic() - begun >= 1.0
-    beats = iter([{**holder, "beat": beat} for beat in range(3, 100)])
-    monkeypatch.setattr(RunLock, "holder", lambda self: _holder(next(beats)))
-    with pytest.raises(LockedError, match="process 1 on elsewhere"):
-        RunLock(path, wait=False).__enter__()
-
-
-def _holder(values):
-    from crvq.files.run_lock import Holder
-
-    return Holder(**values)
 
 
 # -- signals
