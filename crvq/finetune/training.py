@@ -15,6 +15,7 @@ from crvq.finetune.code_steps import CodeSteps
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.finetune.free_values import FreeValues, Snapshot
 from crvq.finetune.schedule import rate_factor
+from crvq.vq.storage_range import StorageRangeError
 
 Loss = Callable[[], Tensor]
 """Computes a loss of one part of a step, with a graph."""
@@ -190,7 +191,7 @@ class Training:
         state = self.state
         try:
             stored = self._free.stored()
-        except ValueError:
+        except StorageRangeError:
             state.stopped = "not finite"
             return
         self._free.write(stored)
