@@ -119,6 +119,15 @@ def load_training(path: Path, training: Training, free: FreeValues, identity: st
     return Resumption(False)
 
 
+def is_of_another_training(path: Path, identity: str) -> bool:
+    """Return whether an intact state of a training with another identity is saved here."""
+    try:
+        _, metadata = load_digested_tensors(path)
+    except (FileNotFoundError, DamagedFileError):
+        return False
+    return bool(json.loads(metadata["training"])["identity"] != identity)
+
+
 def previous_state(path: Path) -> Path:
     """Return where the state before the last one is kept."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")

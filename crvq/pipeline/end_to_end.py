@@ -15,6 +15,7 @@ from torch import nn
 
 from crvq.checkpoint import BlockStore, ModelShapes
 from crvq.errors import ConfigError
+from crvq.files.aside import move_aside
 from crvq.files.digests import values_digest
 from crvq.finetune.end_to_end import Distillation, distill
 from crvq.finetune.free_values import (
@@ -25,6 +26,7 @@ from crvq.finetune.free_values import (
 )
 from crvq.finetune.teacher import Student, Teacher, student_of
 from crvq.finetune.training import TrainingState
+from crvq.finetune.training_file import is_of_another_training
 from crvq.finetune.windows import end_to_end_windows
 from crvq.models.linear_slots import find_slots
 from crvq.pipeline.context import RunContext
@@ -139,6 +141,11 @@ class EndToEndStage:
             {key: value for key, value in made_from.items() if key not in ROUNDING_ONLY}
         )
         path = self._folder / STATE_FILE
+        if is_of_another_training(path, identity):
+            kept = move_aside(path, self._folder)
+            self._listener.message(
+                f"the saved training started from other blocks: starting over, it is kept in {kept}"
+            )
         begun = time.perf_counter()
         done = distill(
             free,

@@ -245,6 +245,23 @@ def test_a_run_cut_end_to_end_ends_as_the_uninterrupted_one(
     assert_same(folder, whole)
 
 
+def test_a_training_of_other_blocks_is_moved_aside(compose_run, tiny_texts, tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text(tiny_texts[0].read_text())
+    asked = (*END_TO_END, f"calibration.path={text}")
+    with monkeypatch.context() as patch:
+        power_cut_at_step(patch, 7)
+        with pytest.raises(PowerCutError):
+            run(compose_run(*asked))
+    folder = run_folder(compose_run(*asked))
+    state = (folder / "finetune_state.safetensors").read_bytes()
+    text.write_text(" ".join(reversed(text.read_text().split())))
+    run(compose_run(*asked))
+    kept = [path for path in (folder / "superseded").iterdir() if "finetune_state" in path.name]
+    assert [path.read_bytes() for path in kept] == [state]
+    assert any("starting over" in note for note in read_record(folder)["notes"])
+
+
 def power_cut(*_):
     raise PowerCutError
 
