@@ -289,7 +289,11 @@ def test_gradient_checkpointing_gives_the_same_model(compose_run, tmp_path):
     assert ours["result_digest"] == theirs["result_digest"]
 
 
-@pytest.mark.parametrize("method", ["aqlm", "gptvq", "gptq", "rtn", "billm", "pb_llm"])
+@pytest.mark.parametrize(
+    "method",
+    ["aqlm", "gptvq", "gptq", "rtn", "billm", "pb_llm", "vptq", "arb_llm", "pt2_llm", "ptqtp",
+     "squeezellm", "omniquant"],
+)  # fmt: skip
 def test_any_method_can_be_trained(method, compose_config, tiny_overrides):
     from crvq.cli.typed_config import typed_config
 
@@ -300,6 +304,12 @@ def test_any_method_can_be_trained(method, compose_config, tiny_overrides):
         "rtn": ["rtn.bits=2", "rtn.group_size=16"],
         "billm": [],
         "pb_llm": [],
+        "vptq": ["vptq.codebook_bits=3"],
+        "arb_llm": [],
+        "pt2_llm": [],
+        "ptqtp": ["ptqtp.group_size=16"],
+        "squeezellm": [],
+        "omniquant": ["omniquant.steps=5", "omniquant.bits=2"],
     }[method]
     dropped = ("crvq.", "eval")
     base = [one for one in tiny_overrides if not one.startswith(dropped)]
