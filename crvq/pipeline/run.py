@@ -83,6 +83,8 @@ def execute(config: RunConfig, sweep: str | None = None) -> RunOutcome:
         reference = reference_folder(config)
         if reference is not None and nothing_missing(reference, config):
             return RunOutcome(reference, reused=True)
+        lack = "has no run with this identity" if reference is None else "lacks a measurement"
+        _log.warning("reuse=reference: results_dir/reference %s, so it is computed", lack)
     lock = RunLock(
         lock_file(folder), wait=config.if_locked == "wait", on_wait=lambda line: _log.warning(line)
     )

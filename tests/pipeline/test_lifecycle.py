@@ -359,3 +359,8 @@ def test_a_finished_run_of_other_content_is_not_reused(
     run(compose_run(f"{key}={place}", "force=true"))
     assert read_record(folder)["started"] > before["started"]
     assert execute(asked).reused
+
+
+def test_a_reference_that_does_not_serve_is_said(compose_run, caplog):
+    assert not execute(compose_run("reuse=reference")).reused
+    assert "results_dir/reference has no run with this identity, so it is computed" in caplog.text
