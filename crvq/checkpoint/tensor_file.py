@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from crvq.checkpoint.manifest import StoredFile
 from crvq.errors import CheckpointError
 from crvq.files.atomic import write_atomically
+from crvq.files.digests import file_digest
 from crvq.files.tensors import writing_tensors
 
 # Everything that this package stores; anything else is refused before it is read.
@@ -37,7 +37,7 @@ def save_tensors(
         write_atomically(path, lambda file: save_file(everything, file))
     return StoredFile(
         file=path.name,
-        sha256=_file_digest(path),
+        sha256=file_digest(path),
         tensor_bytes=sum(t.numel() * t.element_size() for t in tensors.values()),
         unquantized_bytes=sum(t.numel() * t.element_size() for t in unquantized.values()),
     )
@@ -60,7 +60,7 @@ def is_intact(folder: Path, stored: StoredFile) -> bool:
         tensors = stored.tensor_bytes + stored.unquantized_bytes
         if found.st_size != _LENGTH_BYTES + header + tensors:
             return False
-        return _file_digest(path) == stored.sha256
+        return file_digest(path) == stored.sha256
     except (OSError, RuntimeError):  # RuntimeError: a loop of links
         return False
 
@@ -92,8 +92,3 @@ def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -30,13 +30,15 @@ def test_a_manifest_comes_back(tmp_path):
     assert read_manifest(tmp_path) == written
 
 
-def test_a_training_whose_losses_are_not_finite_comes_back_as_it_was_told(tmp_path):
+def test_a_training_whose_losses_are_not_finite_comes_back_as_it_was_stored(tmp_path):
     """A resumed run takes means of these: None in place of NaN would end it."""
     point = CurvePoint("block", 0, 0.0, 0, None, math.nan, 0.0, 0.1)
     summary = TrainingSummary(3, 0, math.nan, math.inf, 1, "not finite", 9, 0.5)
-    told = {"summary": asdict(summary), "points": [asdict(point)]}
-    written = Manifest(fingerprint={}, training=told)
-    written.blocks[0] = ENTRY.model_copy(update={"training": told, "rows": [{"loss": -math.inf}]})
+    training = {"summary": asdict(summary), "points": [asdict(point)]}
+    written = Manifest(fingerprint={}, training=training)
+    written.blocks[0] = ENTRY.model_copy(
+        update={"training": training, "rows": [{"loss": -math.inf}]}
+    )
     written.write(tmp_path)
     read = read_manifest(tmp_path)
     assert read.blocks[0].rows == [{"loss": -math.inf}]
@@ -66,7 +68,7 @@ def test_no_manifest_is_none(tmp_path):
         '{"format_version": 2, "fingerprint": {}}',
     ],
 )
-def test_a_damaged_manifest_is_told(tmp_path, text):
+def test_a_damaged_manifest_is_reported(tmp_path, text):
     (tmp_path / MANIFEST_FILE).write_text(text)
     with pytest.raises(DamagedManifestError, match=r"manifest\.json is damaged"):
         read_manifest(tmp_path)

@@ -32,8 +32,8 @@ def run_py(monkeypatch, capfd):
             code = stop.code
         finally:
             GlobalHydra.instance().clear()
-        told = capfd.readouterr()
-        return Outcome(code or 0, told.out, told.err)
+        printed = capfd.readouterr()
+        return Outcome(code or 0, printed.out, printed.err)
 
     return program
 
