@@ -15,7 +15,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from crvq.report.closing import print_closing
-from crvq.report.sweep_index import clear_jobs, sweep_records, update_job
+from crvq.report.sweep_index import (
+    clear_jobs,
+    remove_sweep,
+    sweep_records,
+    update_job,
+    was_refused,
+)
 from crvq.tracking.record_schema import RECORD_FILE
 
 
@@ -37,11 +43,14 @@ class SweepTable(Callback):
     def __init__(self) -> None:
         self._sweep_dir: Path | None = None
         self._process = 0
+        self._made: list[Path] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
         """Forget an earlier sweep into the same directory."""
         self._sweep_dir = _sweep_dir(config.hydra)
         self._process = os.getpid()
+        above = [self._sweep_dir, *self._sweep_dir.parents]
+        self._made = [folder for folder in above if not folder.exists()]
         clear_jobs(self._sweep_dir)
         atexit.register(self._show)
 
@@ -82,10 +91,12 @@ class SweepTable(Callback):
     def _show(self) -> None:
         if self._sweep_dir is None or self._process != os.getpid():
             return
-        records = sweep_records(self._sweep_dir)
-        self._sweep_dir = None
+        sweep_dir, self._sweep_dir = self._sweep_dir, None
+        records = sweep_records(sweep_dir)
         if records:
             print_closing(records, Console())
+        if was_refused(sweep_dir):
+            remove_sweep(sweep_dir, self._made)
 
 
 def announce_record(folder: Path, reused: bool | None = None) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 from crvq.files.atomic import write_json
 from crvq.report.placed_record import placed_record
 from crvq.report.run_labels import Record
-from crvq.tracking.record_schema import RecordError
+from crvq.tracking.record_schema import RECORD_FILE, RecordError
 
 _FOLDER = "jobs"
 
@@ -54,6 +56,30 @@ def read_jobs(sweep_dir: Path) -> list[SweepJob]:
     )
     jobs = [SweepJob(**{**entry, "overrides": tuple(entry["overrides"])}) for entry in entries]
     return sorted(jobs, key=lambda job: job.number)
+
+
+def was_refused(sweep_dir: Path) -> bool:
+    """Return whether every job of a sweep was refused before it had a record."""
+    jobs = read_jobs(sweep_dir)
+    return bool(jobs) and all(
+        job.error_type is not None
+        and (job.folder is None or not (Path(job.folder) / RECORD_FILE).exists())
+        for job in jobs
+    )
+
+
+def remove_sweep(sweep_dir: Path, made: Sequence[Path]) -> None:
+    """Remove the index of a refused sweep, and the folders made for it that are empty then.
+
+    Args:
+        sweep_dir: of the sweep.
+        made: folders that did not exist before the sweep, the innermost first.
+    """
+    clear_jobs(sweep_dir)
+    (sweep_dir / "multirun.yaml").unlink(missing_ok=True)  # Hydra's
+    for folder in made:
+        with suppress(OSError):  # not empty: something else lies there
+            folder.rmdir()
 
 
 def sweep_records(sweep_dir: Path) -> list[Record]:

@@ -49,6 +49,17 @@ def test_jobs_that_come_out_identical_are_told(run_tiny):
     assert "critical_ratio comes to" in told
 
 
+def test_a_sweep_whose_jobs_are_all_refused_leaves_no_trace(tiny_overrides, tmp_path):
+    refused = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *tiny_overrides, "-m", "calibration.samples=99,98"],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert "samples=98" in refused.stdout
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_failed_job_leaves_its_error_and_the_others_go_on(tiny_overrides, tmp_path):
     finished = subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *tiny_overrides, "-m", "calibration.samples=99,4,2"],
