@@ -32,10 +32,9 @@ from crvq.methods.catalog import CATALOG
 from crvq.models.context import context_limit
 from crvq.models.load import LoadedModel
 from crvq.models.precision import resolve_activation_dtype
-from crvq.pipeline.context import RunContext, in_context
+from crvq.pipeline.context import RunContext, RunTexts, in_context
 from crvq.pipeline.quantize import quantize as quantize_context
 from crvq.pipeline.run_folder import CHECKPOINT
-from crvq.pipeline.texts import RunTexts
 from crvq.sources.cache import cache_folder
 from crvq.tracking.events import LayerRow, Listeners, RunListener
 from crvq.tracking.json_values import to_json

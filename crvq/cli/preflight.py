@@ -72,7 +72,7 @@ def _type_job(config: DictConfig) -> RunConfig:
 def _check_surroundings(config: RunConfig, overrides: tuple[str, ...]) -> None:
     """Check devices, packages, tasks and folders. Imports only what the job asks for."""
     if config.device.startswith("cuda"):
-        from crvq.pipeline.device import resolve_device
+        from crvq.models.precision import resolve_device
 
         resolve_device(config.device)
     if config.tracking.mode != "disabled":

@@ -17,8 +17,8 @@ from crvq.methods import LinearInput, LinearShape, Method, QuantizedLinear
 from crvq.models.block_stream import BlockStream
 from crvq.models.linear_slots import LinearSlot, find_slots
 from crvq.models.second_moments import InputCollector
-from crvq.pipeline.block_tuning import BlockTuner
 from crvq.pipeline.context import RunContext
+from crvq.pipeline.finetuning import BlockTuner
 from crvq.pipeline.fingerprint import derived_seed
 from crvq.pipeline.stored_model import put_block
 from crvq.tracking.events import LayerRow, training_from_dict

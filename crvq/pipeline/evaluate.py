@@ -19,9 +19,8 @@ from crvq.evaluation.perplexity import bits_per_byte, perplexity
 from crvq.models.context import context_limit
 from crvq.models.digest import tokenizer_digest
 from crvq.models.precision import measuring_precision
-from crvq.pipeline.context import RunContext
+from crvq.pipeline.context import EvaluationText, RunContext
 from crvq.pipeline.fingerprint import tensor_digest
-from crvq.pipeline.texts import EvaluationText
 from crvq.pipeline.zero_shot import ZeroShotMeasure
 
 

@@ -1,21 +1,32 @@
-"""The quantization of a whole model: block by block, then as a whole, then its bits."""
+"""Quantize a run's model, or put its stored blocks in place; make damaged blocks again."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from crvq.checkpoint import BlockStore
-from crvq.errors import QuantizationError
+from crvq.checkpoint.manifest import MANIFEST_FILE, Manifest, read_manifest
+from crvq.errors import CheckpointError, QuantizationError
+from crvq.files.digests import file_digest
+from crvq.finetune.curve import CurvePoint
 from crvq.finetune.windows import walk_windows
 from crvq.models.block_stream import BlockStream
 from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.pipeline.context import RunContext
-from crvq.pipeline.end_to_end import BEFORE_END_TO_END, EndToEndStage
 from crvq.pipeline.failures import memory_advice
+from crvq.pipeline.finetuning import EndToEndStage
 from crvq.pipeline.fingerprint import ROUNDING_ONLY, fingerprint
-from crvq.pipeline.run_folder import CHECKPOINT
-from crvq.tracking.events import LayerRow
+from crvq.pipeline.run_folder import ATTEMPTS, BEFORE_END_TO_END, CHECKPOINT, STATE_FILE
+from crvq.tracking.events import LayerRow, Listeners, training_from_dict
+from crvq.tracking.finetune_csv import FINETUNE_FILE, write_finetune
+from crvq.tracking.layers_csv import LAYERS_FILE, write_layers
+from crvq.tracking.record_schema import RecordError, load_record
+from crvq.tracking.record_values import RecordValues
 from crvq.weights.bits import BitCount
 
 UNQUANTIZED_BITS = 16
@@ -127,3 +138,128 @@ def _total(rows: Sequence[LayerRow], column: str) -> float | None:
         return None
     sizes = [row.out_features * row.in_features for row in rows]
     return float(sum(size * average for size, average in zip(sizes, averages, strict=True)))
+
+
+def repair_files(folder: Path) -> None:
+    """Write a finished run's damaged ``layers.csv`` and ``finetune.csv`` again.
+
+    Both are in the manifest of its packed blocks too.
+
+    Raises:
+        RecordError: a file is damaged, and what it is made from is gone.
+    """
+    record = load_record(folder)
+    for name, digest in record.files.items():
+        if _digest(folder / name) == digest:
+            continue
+        made = folder / f".{name}.repaired"
+        manifest = _manifest(folder)
+        if manifest is not None and name == LAYERS_FILE:
+            write_layers(made, _rows(manifest))
+        elif manifest is not None and name == FINETUNE_FILE:
+            write_finetune(made, _points(manifest))
+        if _digest(made) != digest:
+            made.unlink(missing_ok=True)
+            raise RecordError(
+                f"{folder / name} is damaged (its digest is not the one in the record), and it "
+                "cannot be made from the packed blocks. Run the same command with force=true: the "
+                "present record is kept until the new one is complete"
+            )
+        os.replace(made, folder / name)
+
+
+def damaged_files(store: BlockStore) -> list[str]:
+    """Return the names of the store's files that are missing or damaged."""
+    return [file.file for file in store.files() if not store.is_intact(file)]
+
+
+def repair_blocks(folder: Path, context: RunContext) -> list[str]:
+    """Quantize the damaged blocks of a finished run again, next to it.
+
+    The intact blocks are put in place and the others computed from them; the result must be
+    bit-identical to what the record says before a file of the run is replaced.
+
+    Args:
+        folder: of the finished run.
+        context: of that run, with its model in full precision. It ends quantized.
+
+    Returns:
+        Names of the files that were replaced; empty if none was damaged.
+
+    Raises:
+        CheckpointError: the same blocks cannot be computed here.
+    """
+    store = BlockStore.read(folder / CHECKPOINT)
+    damaged = damaged_files(store)
+    if not damaged:
+        return []
+    record = load_record(folder)
+    side = folder.parent / ATTEMPTS / f"{folder.name}.repair"
+    shutil.rmtree(side, ignore_errors=True)  # links and remade blocks of an interrupted repair
+    for name in (CHECKPOINT, BEFORE_END_TO_END):
+        if (folder / name).is_dir():
+            _link_intact(BlockStore.read(folder / name), side / name)
+    if (folder / STATE_FILE).exists():
+        _link(folder / STATE_FILE, side / STATE_FILE)
+    context.listener.message(
+        f"{', '.join(damaged)} of the finished run is damaged: making it again"
+    )
+    repairing = replace(context)
+    values = RecordValues(record.model_copy(deep=True))
+    repairing.open(values, Listeners(values, context.listener), side)
+    made = quantize(repairing)
+    if made.digest() != record.result_digest:
+        raise CheckpointError(
+            f"{', '.join(damaged)} in {folder / CHECKPOINT} is damaged, and what this machine "
+            f"computes in its place is not bit-identical (the run was made with "
+            f"{record.threads} threads on {record.cpu or record.device}). The other blocks are "
+            "intact and kept. To have a complete result again, run the command that made the run "
+            "with force=true: the present record is kept until the new one is complete"
+        )
+    for name in damaged:
+        os.replace(side / CHECKPOINT / name, folder / CHECKPOINT / name)
+    shutil.rmtree(side)
+    return damaged
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return file_digest(path)
+    except OSError:
+        return None
+
+
+def _manifest(folder: Path) -> Manifest | None:
+    try:
+        return read_manifest(folder / CHECKPOINT)
+    except CheckpointError:
+        return None
+
+
+def _rows(manifest: Manifest) -> list[LayerRow]:
+    """Return the rows of all blocks, in order."""
+    blocks = [manifest.blocks[index] for index in sorted(manifest.blocks)]
+    return [LayerRow(**row) for block in blocks for row in block.rows]
+
+
+def _points(manifest: Manifest) -> list[CurvePoint]:
+    """Return all points of the loss curves, in the order in which a run records them."""
+    stored = [manifest.blocks[index].training for index in sorted(manifest.blocks)]
+    trained = [one for one in [*stored, manifest.training] if one is not None]
+    return [point for one in trained for point in training_from_dict(one)[1]]
+
+
+def _link_intact(store: BlockStore, target: Path) -> None:
+    for file in store.files():
+        if store.is_intact(file):
+            _link(store.folder / file.file, target / file.file)
+    _link(store.folder / MANIFEST_FILE, target / MANIFEST_FILE)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link a file, or copy it where links are not possible; files are replaced, never changed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -13,6 +13,7 @@ import torch
 
 from crvq.config import RunConfig
 from crvq.files.run_lock import RunLock
+from crvq.models.precision import device_name, resolve_device
 from crvq.pipeline.add_evaluation import (
     add_evaluation,
     is_measurable,
@@ -20,14 +21,13 @@ from crvq.pipeline.add_evaluation import (
     with_recorded_evaluation,
 )
 from crvq.pipeline.context import RunContext, prepare
-from crvq.pipeline.device import device_name, resolve_device
 from crvq.pipeline.evaluate import Evaluation
 from crvq.pipeline.failures import check_writable, storage_advice
-from crvq.pipeline.inputs import check_unchanged, input_files
-from crvq.pipeline.quantize import UNQUANTIZED_BITS, quantize
-from crvq.pipeline.repair import repair_files
+from crvq.pipeline.quantize import UNQUANTIZED_BITS, quantize, repair_files
 from crvq.pipeline.run_folder import (
     attempt_folder,
+    check_unchanged,
+    input_files,
     lock_file,
     publish,
     reference_folder,

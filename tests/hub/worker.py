@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from crvq.cli.typed_config import typed_config
 from crvq.errors import CrvqError
 from crvq.models.load import load_model
-from crvq.pipeline.texts import read_texts
+from crvq.pipeline.context import read_texts
 from crvq.sources import hub
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from crvq.errors import ConfigError
-from crvq.pipeline.device import resolve_device
+from crvq.models.precision import resolve_device
 
 
 def gpus(monkeypatch, count):

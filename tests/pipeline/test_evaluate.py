@@ -6,9 +6,8 @@ import torch
 from crvq.config import AgreementConfig, EvalConfig, PerplexityConfig
 from crvq.methods import create_method
 from crvq.models.load import LoadedModel
-from crvq.pipeline.context import RunContext
+from crvq.pipeline.context import EvaluationText, RunContext, RunTexts
 from crvq.pipeline.evaluate import Evaluation
-from crvq.pipeline.texts import EvaluationText, RunTexts
 from crvq.tracking.events import RunListener
 from crvq.tracking.record import RunRecord
 from tests.architectures import build, tokens

@@ -10,8 +10,8 @@ from crvq.checkpoint import BlockStore
 from crvq.errors import ConfigError
 from crvq.finetune import end_to_end
 from crvq.models.load import load_model
-from crvq.pipeline.end_to_end import BEFORE_END_TO_END
 from crvq.pipeline.run import run, run_folder
+from crvq.pipeline.run_folder import BEFORE_END_TO_END
 from crvq.pipeline.stored_model import restore_model
 from crvq.tracking.record_schema import read_record
 from tests.pipeline.test_resume import PowerCutError, cut_power_after

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from crvq.pipeline import known_results
-from crvq.pipeline.known_results import KnownResults
+from crvq.pipeline import fingerprint as known_results
+from crvq.pipeline.fingerprint import KnownResults
 from crvq.pipeline.run import run
 
 CPU = torch.device("cpu")

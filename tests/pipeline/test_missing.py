@@ -1,7 +1,7 @@
 import pytest
 
 from crvq.config import EvalConfig
-from crvq.pipeline.missing import is_empty, missing_evaluation, with_added
+from crvq.pipeline.add_evaluation import is_empty, missing_evaluation, with_added
 from crvq.tracking.record_schema import Record
 
 DONE = EvalConfig(perplexity={"wiki": {"context": 64}}, agreement={}, generation={})

@@ -1,22 +1,24 @@
-"""End-to-end fine-tuning in a run: the teacher before quantization, the student after it."""
+"""Fine-tuning in a run: each block after it is quantized, and the model as a whole at the end."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from crvq.checkpoint import BlockStore, ModelShapes
+from crvq.config import RunConfig
 from crvq.errors import ConfigError
 from crvq.files.aside import move_aside
 from crvq.files.digests import values_digest
+from crvq.finetune.block import BlockBatches, TunedBlock, finetune_block
 from crvq.finetune.end_to_end import Distillation, distill
 from crvq.finetune.free_values import (
     FreeValues,
@@ -28,16 +30,78 @@ from crvq.finetune.teacher import Student, Teacher, student_of
 from crvq.finetune.training import TrainingState
 from crvq.finetune.training_file import is_of_another_training
 from crvq.finetune.windows import end_to_end_windows
-from crvq.models.linear_slots import find_slots
+from crvq.models.block_stream import BlockStream
+from crvq.models.linear_slots import LinearSlot, find_slots
 from crvq.pipeline.context import RunContext
 from crvq.pipeline.fingerprint import ROUNDING_ONLY, derived_seed, fingerprint, tensor_digest
-from crvq.pipeline.run_folder import CHECKPOINT
+from crvq.pipeline.run_folder import CHECKPOINT, STATE_FILE
 from crvq.pipeline.stored_model import put_block, put_outer, store_trained
 from crvq.tracking.events import training_from_dict
+from crvq.weights.quantized import QuantizedWeight
 
-BEFORE_END_TO_END = "checkpoint_before_end_to_end"
-"""Folder of the blocks as they were before the model was trained as a whole."""
-STATE_FILE = "finetune_state.safetensors"
+
+class BlockTuner:
+    """Trains one block after another, right after its linears were quantized.
+
+    Args:
+        config: the run's; ``finetune.block`` is set.
+        stream: in front of the first block; batches that validate come last.
+    """
+
+    def __init__(self, config: RunConfig, stream: BlockStream) -> None:
+        assert config.finetune.block is not None
+        self._config, self._stream = config.finetune, stream
+        self._seed = config.seed
+        passed = config.calibration.batch_size
+        self._train = config.finetune.block_split(config.calibration).train // passed
+        self._passes = config.finetune.block.batch_size // passed
+        apart = config.calibration.stream == "quantized"
+        self._follows_model = apart and config.finetune.block.targets == "model"
+        self._reference: list[Tensor] | None = None
+
+    def before_quantization(self, index: int) -> None:
+        """Take the full-precision model's own activations past the block, if they are targets."""
+        if not self._follows_model:
+            return
+        hidden = self._reference if self._reference is not None else self._stream.hidden
+        with torch.no_grad():
+            self._reference = [
+                self._stream.output(index, batch, one) for batch, one in enumerate(hidden)
+            ]
+
+    def tune(
+        self,
+        index: int,
+        block: nn.Module,
+        slots: Mapping[str, LinearSlot],
+        weights: Mapping[str, QuantizedWeight],
+        outputs: Sequence[Tensor],
+        fixed_sets: set[str],
+    ) -> TunedBlock | None:
+        """Train the block, its quantized weights in place.
+
+        Args:
+            index: of the block.
+            block: the module.
+            slots: by kind of linear.
+            weights: what is in the slots, by kind.
+            outputs: of the full-precision block for the stream's inputs, a batch each.
+            fixed_sets: codebooks that serve other blocks too.
+        """
+        targets = self._reference if self._reference is not None else outputs
+        inputs = self._stream.hidden
+        batches = BlockBatches(
+            run=lambda batch: self._stream.output(index, batch, inputs[batch]),
+            targets=targets,
+            train=self._train,
+        )
+        linears = [QuantizedSlot(kind, slots[kind], weight) for kind, weight in weights.items()]
+        seed = derived_seed(self._seed, f"finetune/{index}")
+        return finetune_block(
+            index, block, linears, batches, self._config, self._passes, seed, fixed_sets
+        )
+
+
 _STAGE = "fine-tune end to end"
 
 
