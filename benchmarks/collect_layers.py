@@ -21,8 +21,7 @@ from crvq.config import CalibrationConfig
 from crvq.data.text import load_documents
 from crvq.data.tokens import tokenize
 from crvq.data.windows import calibration_windows
-from crvq.models.blocks import find_blocks
-from crvq.models.linear_slots import find_slots
+from crvq.models.blocks import find_blocks, find_slots
 from crvq.models.second_moments import InputCollector
 
 

@@ -23,7 +23,7 @@ from smollm2 import load_smollm2, parser_with_rounds
 from crvq.config import CalibrationConfig
 from crvq.data.text import load_documents
 from crvq.data.tokens import tokenize
-from crvq.finetune.kl_divergence import Divergence, exact_kl, sliced_kl
+from crvq.finetune.losses import Divergence, exact_kl, sliced_kl
 from crvq.finetune.teacher import Student, Teacher, student_of
 from crvq.models.precision import forward_precision, resolve_activation_dtype
 

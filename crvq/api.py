@@ -29,8 +29,7 @@ from crvq.data.tokens import tokenize
 from crvq.data.windows import calibration_windows, check_context
 from crvq.errors import ConfigError, QuantizationError
 from crvq.methods.catalog import CATALOG
-from crvq.models.context import context_limit
-from crvq.models.load import LoadedModel
+from crvq.models.load import LoadedModel, context_limit
 from crvq.models.precision import resolve_activation_dtype
 from crvq.pipeline.context import RunContext, RunTexts, in_context
 from crvq.pipeline.quantize import quantize as quantize_context

@@ -4,7 +4,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from crvq.models.experts import run_experts_one_by_one
+from crvq.models.blocks import run_experts_one_by_one
 
 _COMMON = {
     "vocab_size": 96,

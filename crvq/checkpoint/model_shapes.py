@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from crvq.models.linear_slots import find_slots
+from crvq.models.blocks import find_slots
 from crvq.weights.fields import FormatError
 
 

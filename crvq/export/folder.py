@@ -24,9 +24,8 @@ from crvq.export.card import model_card
 from crvq.export.checks import CONFIG_FILE, INDEX_FILE
 from crvq.export.layout import FloatDtype, Layout, pack_weights
 from crvq.inference import QuantizedLinear
-from crvq.models.blocks import find_blocks
+from crvq.models.blocks import LinearSlot, find_blocks, find_slots
 from crvq.models.digest import tensor_digest
-from crvq.models.linear_slots import LinearSlot, find_slots
 from crvq.weights.bits import BitCount
 from crvq.weights.quantized import QuantizedWeight
 

@@ -3,24 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from crvq.config.finetune import EndToEndConfig
+from crvq.config import CalibrationConfig
+from crvq.config.finetune import EndToEndConfig, FinetuneConfig
 from crvq.finetune.block import batches_of
 from crvq.finetune.curve import TrainingSummary
 from crvq.finetune.free_values import FreeValues
-from crvq.finetune.kl_divergence import Divergence, kl_probe, sliced_kl
-from crvq.finetune.next_token_loss import NextTokenLoss
-from crvq.finetune.recompute import recomputed
+from crvq.finetune.losses import Divergence, NextTokenLoss, kl_probe, sliced_kl
 from crvq.finetune.teacher import Student, Teacher
 from crvq.finetune.training import Loss, Training, TrainingState
 from crvq.finetune.training_file import load_training, save_training
 from crvq.models.precision import forward_precision
+
+
+def walk_windows(windows: Tensor, config: FinetuneConfig, calibration: CalibrationConfig) -> Tensor:
+    """Windows that go through the blocks, ``(n, length)``: training ones, then validation.
+
+    Second moments come from the first ``calibration.samples`` of them.
+
+    Args:
+        windows: all that were drawn, ``(samples, length)``.
+        config: the finetune group.
+        calibration: the calibration group.
+    """
+    if config.block is None:
+        return windows[: calibration.samples]
+    whole, part = config.split(calibration, len(windows)), config.block_split(calibration)
+    return torch.cat([windows[: part.train], windows[whole.train :][: part.validation]])
+
+
+def end_to_end_windows(
+    windows: Tensor, config: FinetuneConfig, calibration: CalibrationConfig
+) -> tuple[Tensor, Tensor]:
+    """Windows of the end-to-end stage that train and that validate, cut to its length.
+
+    What validates here has trained no block.
+
+    Args:
+        windows: all that were drawn, ``(samples, length)``.
+        config: the finetune group, ``end_to_end`` set.
+        calibration: the calibration group.
+    """
+    assert config.end_to_end is not None
+    length = config.end_to_end.length or windows.shape[1]
+    pieces = windows.shape[1] // length
+    train = config.split(calibration, len(windows)).train
+    cut = windows[:, : pieces * length].reshape(len(windows), pieces, length)
+    return cut[:train].flatten(0, 1), cut[train:].flatten(0, 1)
+
+
+@contextmanager
+def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Blocks run with checkpointing inside, whatever their architecture; as before after it."""
+    before: list[Any] = [block.__dict__.get("forward") for block in blocks]
+    for block in blocks:
+        block.forward = partial(
+            checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+        )
+    try:
+        yield
+    finally:
+        for block, own in zip(blocks, before, strict=True):
+            del block.forward
+            if own is not None:
+                block.forward = own
 
 
 @dataclass(frozen=True)

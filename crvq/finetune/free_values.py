@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crvq.errors import ConfigError
-from crvq.models.linear_slots import LinearSlot
+from crvq.models.blocks import LinearSlot
 from crvq.weights.quantized import QuantizedWeight
 from crvq.weights.trainable import Importance, Parts, TrainableWeight, trainable
 

@@ -20,7 +20,7 @@ from crvq.files.digested import (
     load_digested_tensors,
     save_digested_tensors,
 )
-from crvq.finetune.kl_divergence import POSITIONS, Divergence, Head, exact_kl, top_k_kl
+from crvq.finetune.losses import POSITIONS, Divergence, Head, exact_kl, top_k_kl
 from crvq.models.precision import forward_precision
 from crvq.sources.cache import writing_cache
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,8 +15,25 @@ from crvq.config.finetune import TrainingConfig
 from crvq.finetune.code_steps import CodeSteps
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.finetune.free_values import FreeValues, Snapshot
-from crvq.finetune.schedule import rate_factor
 from crvq.vq.storage_range import StorageRangeError
+
+
+def rate_factor(
+    schedule: Literal["constant", "cosine"], warmup: float, step: int, steps: int
+) -> float:
+    """What the learning rate is multiplied by in step ``step`` (from 0) of ``steps``.
+
+    It rises in a straight line over the first ``warmup`` part of the steps; then it stays
+    (``constant``) or falls along a half cosine to zero after the last step.
+    """
+    rising = warmup * steps
+    if step + 1 < rising:
+        return (step + 1) / rising
+    if schedule == "constant":
+        return 1.0
+    done = (step - max(rising - 1, 0.0)) / (steps - max(rising - 1, 0.0))
+    return 0.5 * (1 + math.cos(math.pi * done))
+
 
 Loss = Callable[[], Tensor]
 """Computes a loss of one part of a step, with a graph."""

@@ -19,10 +19,9 @@ from transformers import (
 
 from crvq.config.model import ModelConfig, WheelPart
 from crvq.errors import ConfigError, SourceError
-from crvq.models.complete import check_complete, check_finite
-from crvq.models.experts import run_experts_one_by_one
+from crvq.models.blocks import run_experts_one_by_one
+from crvq.models.complete import check_complete, check_finite, check_model_folder
 from crvq.models.gguf import dequantized_folder
-from crvq.models.model_folder import check_model_folder
 from crvq.models.quiet import quiet_transformers
 from crvq.sources.embedded import OTHER_MODEL, SMOLLM2, smollm2_gguf
 from crvq.sources.gguf_wheels import joined_gguf
@@ -33,6 +32,18 @@ from crvq.sources.hub import (
     why_unreachable,
 )
 from crvq.sources.wheel import PinnedWheel
+
+_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+
+
+def context_limit(model: PreTrainedModel) -> int | None:
+    """The longest context in tokens that the model's config allows; None if it names none."""
+    config = model.config.get_text_config()
+    for name in _NAMES:
+        limit = getattr(config, name, None)
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from crvq.errors import QuantizationError
-from crvq.models.linear_slots import LinearSlot
+from crvq.models.blocks import LinearSlot
 
 
 @dataclass

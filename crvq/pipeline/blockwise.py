@@ -15,7 +15,7 @@ from crvq.errors import ConfigError, QuantizationError
 from crvq.finetune.free_values import nothing_to_train
 from crvq.methods import LinearInput, LinearShape, Method, QuantizedLinear
 from crvq.models.block_stream import BlockStream
-from crvq.models.linear_slots import LinearSlot, find_slots
+from crvq.models.blocks import LinearSlot, find_slots
 from crvq.models.second_moments import InputCollector
 from crvq.pipeline.context import RunContext
 from crvq.pipeline.finetuning import BlockTuner

@@ -26,8 +26,7 @@ from crvq.methods import LinearShape, Method, create_method
 from crvq.methods.budget import BudgetError
 from crvq.methods.registry import method_quantizes
 from crvq.models.blocks import find_blocks
-from crvq.models.context import context_limit
-from crvq.models.load import LoadedModel, load_model
+from crvq.models.load import LoadedModel, context_limit, load_model
 from crvq.models.precision import resolve_activation_dtype, resolve_device
 from crvq.pipeline.fingerprint import KnownResults, model_digest
 from crvq.sources.cache import cache_folder

@@ -16,8 +16,8 @@ from crvq.config import EvalConfig, GenerationConfig, PerplexityConfig
 from crvq.evaluation.agreement import agreement, final_hidden_states
 from crvq.evaluation.generation import continuations, end_tokens, prompt_tokens
 from crvq.evaluation.perplexity import bits_per_byte, perplexity
-from crvq.models.context import context_limit
 from crvq.models.digest import tokenizer_digest
+from crvq.models.load import context_limit
 from crvq.models.precision import measuring_precision
 from crvq.pipeline.context import EvaluationText, RunContext
 from crvq.pipeline.fingerprint import tensor_digest

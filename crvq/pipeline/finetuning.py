@@ -19,7 +19,7 @@ from crvq.errors import ConfigError
 from crvq.files.aside import move_aside
 from crvq.files.digests import values_digest
 from crvq.finetune.block import BlockBatches, TunedBlock, finetune_block
-from crvq.finetune.end_to_end import Distillation, distill
+from crvq.finetune.end_to_end import Distillation, distill, end_to_end_windows
 from crvq.finetune.free_values import (
     FreeValues,
     QuantizedSlot,
@@ -29,9 +29,8 @@ from crvq.finetune.free_values import (
 from crvq.finetune.teacher import Student, Teacher, student_of
 from crvq.finetune.training import TrainingState
 from crvq.finetune.training_file import is_of_another_training
-from crvq.finetune.windows import end_to_end_windows
 from crvq.models.block_stream import BlockStream
-from crvq.models.linear_slots import LinearSlot, find_slots
+from crvq.models.blocks import LinearSlot, find_slots
 from crvq.pipeline.context import RunContext
 from crvq.pipeline.fingerprint import ROUNDING_ONLY, derived_seed, fingerprint, tensor_digest
 from crvq.pipeline.run_folder import CHECKPOINT, STATE_FILE

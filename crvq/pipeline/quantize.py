@@ -14,7 +14,7 @@ from crvq.checkpoint.manifest import MANIFEST_FILE, Manifest, read_manifest
 from crvq.errors import CheckpointError, QuantizationError
 from crvq.files.digests import file_digest
 from crvq.finetune.curve import CurvePoint
-from crvq.finetune.windows import walk_windows
+from crvq.finetune.end_to_end import walk_windows
 from crvq.models.block_stream import BlockStream
 from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.pipeline.context import RunContext
@@ -22,9 +22,8 @@ from crvq.pipeline.failures import memory_advice
 from crvq.pipeline.finetuning import EndToEndStage
 from crvq.pipeline.fingerprint import ROUNDING_ONLY, fingerprint
 from crvq.pipeline.run_folder import ATTEMPTS, BEFORE_END_TO_END, CHECKPOINT, STATE_FILE
+from crvq.tracking.csv_files import FINETUNE_FILE, LAYERS_FILE, write_finetune, write_layers
 from crvq.tracking.events import LayerRow, Listeners, training_from_dict
-from crvq.tracking.finetune_csv import FINETUNE_FILE, write_finetune
-from crvq.tracking.layers_csv import LAYERS_FILE, write_layers
 from crvq.tracking.record_schema import RecordError, load_record
 from crvq.tracking.record_values import RecordValues
 from crvq.weights.bits import BitCount

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from crvq.checkpoint import BlockStore, ModelShapes, StoredBlock
 from crvq.errors import CheckpointError
-from crvq.models.blocks import find_blocks
-from crvq.models.linear_slots import find_slots
+from crvq.models.blocks import find_blocks, find_slots
 from crvq.weights.quantized import QuantizedWeight
 
 

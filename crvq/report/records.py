@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from crvq.tracking.csv_files import LAYERS_FILE
 from crvq.tracking.json_values import flatten
-from crvq.tracking.layers_csv import LAYERS_FILE
 from crvq.tracking.record_schema import RECORD_FILE, RecordError, check_run_file, read_record
 
 _log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crvq.report.run_labels import Record
-from crvq.tracking.layers_csv import LAYERS_FILE
+from crvq.tracking.csv_files import LAYERS_FILE
 from crvq.tracking.log import LOG_FILE
 from crvq.tracking.record_schema import RECORD_FILE
 from crvq.tracking.trackio_run import trackio_folder

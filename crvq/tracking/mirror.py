@@ -1,22 +1,57 @@
-"""A mirror of the run record in W&B or trackio; the record stays the source of truth."""
+"""What a tracking package is asked to mirror, and the listener that mirrors a run to it."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from crvq.config import TrackingConfig
 from crvq.errors import ConfigError
 from crvq.tracking.background_calls import BackgroundCalls
+from crvq.tracking.csv_files import LAYERS_FILE, layer_columns, read_layers
 from crvq.tracking.events import LayerRow, RunListener, summarize_block
 from crvq.tracking.json_values import flatten, to_json
-from crvq.tracking.layers_csv import LAYERS_FILE, layer_columns, read_layers
-from crvq.tracking.mirrored_run import MirroredRun, RunIdentity
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Who a mirrored run is."""
+
+    tracking: TrackingConfig
+    folder: Path
+    """The run's own folder, ``<results_dir>/<experiment>/<run_id>``."""
+    run_id: str
+    config: Mapping[str, Any]
+    """The resolved configuration, as the record keeps it."""
+    group: str | None
+    """Runs of one sweep share it."""
+
+
+class MirroredRun(Protocol):
+    """An open run of a tracking package; every call may block or raise."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Add numbers to the history."""
+        ...
+
+    def results(self, summary: Mapping[str, Any]) -> None:
+        """Say what came out: flat keys, values as JSON has them."""
+        ...
+
+    def layers(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add the table of linears; all rows have the same columns."""
+        ...
+
+    def finish(self, *, failed: bool) -> None:
+        """Write everything and close."""
+        ...
+
 
 _log = logging.getLogger(__name__)
 

@@ -14,11 +14,16 @@ from typing import Self
 from crvq.config import RunConfig
 from crvq.files.aside import move_aside
 from crvq.files.digests import file_digest
+from crvq.tracking.csv_files import (
+    FINETUNE_FILE,
+    LAYERS_FILE,
+    read_layers,
+    write_finetune,
+    write_layers,
+)
 from crvq.tracking.environment import environment
 from crvq.tracking.events import LayerRow
-from crvq.tracking.finetune_csv import FINETUNE_FILE, write_finetune
 from crvq.tracking.json_values import to_json
-from crvq.tracking.layers_csv import LAYERS_FILE, read_layers, write_layers
 from crvq.tracking.record_schema import (
     RECORD_FILE,
     Attempt,

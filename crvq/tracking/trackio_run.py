@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crvq.tracking.mirrored_run import RunIdentity
+from crvq.tracking.mirror import RunIdentity
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 import wandb
 from wandb.sdk.wandb_run import Run
 
-from crvq.tracking.mirrored_run import RunIdentity
+from crvq.tracking.mirror import RunIdentity
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from crvq.checkpoint.manifest import (
 from crvq.errors import CheckpointError
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.tracking.events import training_from_dict
-from crvq.tracking.finetune_section import blocks_section
+from crvq.tracking.record_values import blocks_section
 
 ENTRY = BlockEntry(
     file="block-000.safetensors", sha256="ab", tensor_bytes=5, linears={"q": {"format": "additive"}}

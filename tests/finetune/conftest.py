@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from crvq.finetune.free_values import QuantizedSlot
-from crvq.models.linear_slots import find_slots
+from crvq.models.blocks import find_slots
 from crvq.vq.additive_code import AdditiveCode
 from crvq.vq.codebook_storage import store_codebook
 from crvq.weights.additive import AdditiveWeight

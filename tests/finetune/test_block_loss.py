@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from crvq.finetune.block_loss import block_loss
+from crvq.finetune.block import block_loss
 
 
 def test_mse_is_the_mean_squared_error_over_the_energy():

@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 from crvq.config.finetune import CodesConfig, TrainingConfig
 from crvq.errors import ConfigError
-from crvq.finetune.block_loss import block_probe
+from crvq.finetune.block import block_probe
 from crvq.finetune.code_steps import CodeSteps
 from crvq.finetune.free_values import FreeValues, QuantizedSlot, norm_parameters
 from crvq.finetune.training import Training

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from crvq.finetune.kl_divergence import exact_kl, sliced_kl, top_k_kl
+from crvq.finetune.losses import exact_kl, sliced_kl, top_k_kl
 
 VOCABULARY = 50
 

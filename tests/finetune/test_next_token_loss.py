@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from crvq.finetune.kl_divergence import sliced_kl
-from crvq.finetune.next_token_loss import NextTokenLoss
+from crvq.finetune.losses import NextTokenLoss, sliced_kl
 
 
 @pytest.mark.parametrize("positions", [2, 3, 7, 100])

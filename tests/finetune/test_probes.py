@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from crvq.finetune.block_loss import block_loss, block_probe
-from crvq.finetune.kl_divergence import exact_kl, kl_probe, sliced_kl
+from crvq.finetune.block import block_loss, block_probe
+from crvq.finetune.losses import exact_kl, kl_probe, sliced_kl
 
 DRAWS = 3000
 

@@ -1,6 +1,6 @@
 import pytest
 
-from crvq.finetune.schedule import rate_factor
+from crvq.finetune.training import rate_factor
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])

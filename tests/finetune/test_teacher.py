@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from crvq.errors import QuantizationError
-from crvq.finetune.kl_divergence import exact_kl
+from crvq.finetune.losses import exact_kl
 from crvq.finetune.teacher import Teacher, student_of
 from tests.architectures import build, tokens
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from crvq.config.finetune import CodesConfig, TrainingConfig
-from crvq.finetune.block_loss import block_probe
+from crvq.finetune.block import block_probe
 from crvq.finetune.free_values import FreeValues, norm_parameters
 from crvq.finetune.training import Training
 from crvq.finetune.training_file import (

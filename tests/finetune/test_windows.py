@@ -4,7 +4,7 @@ import torch
 from crvq.config import CalibrationConfig
 from crvq.config.finetune import BlockConfig, EndToEndConfig, FinetuneConfig, check_finetune
 from crvq.errors import ConfigError
-from crvq.finetune.windows import end_to_end_windows, walk_windows
+from crvq.finetune.end_to_end import end_to_end_windows, walk_windows
 
 
 def settings(block=None, end_to_end=None, calibration=None, **values):

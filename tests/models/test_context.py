@@ -1,7 +1,7 @@
 import pytest
 from transformers import BloomConfig, GPT2Config, LlamaConfig, OPTConfig
 
-from crvq.models.context import context_limit
+from crvq.models.load import context_limit
 
 
 class Model:

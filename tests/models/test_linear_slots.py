@@ -3,8 +3,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from crvq.models.blocks import find_blocks
-from crvq.models.linear_slots import find_slots
+from crvq.models.blocks import find_blocks, find_slots
 from tests.architectures import ARCHITECTURES, MIXTURES, build, tokens
 
 

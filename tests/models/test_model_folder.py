@@ -3,7 +3,7 @@ import json
 import pytest
 
 from crvq.errors import SourceError
-from crvq.models.model_folder import check_model_folder
+from crvq.models.complete import check_model_folder
 
 
 def refused(folder):

@@ -7,8 +7,7 @@ from transformers.pytorch_utils import Conv1D
 
 from crvq.errors import QuantizationError
 from crvq.models.block_stream import BlockStream
-from crvq.models.blocks import find_blocks
-from crvq.models.linear_slots import find_slots
+from crvq.models.blocks import find_blocks, find_slots
 from crvq.models.second_moments import InputCollector, InputStatistics
 from tests.architectures import ARCHITECTURES, MIXTURES, build, tokens
 

@@ -7,8 +7,7 @@ from crvq.checkpoint import BlockStore
 from crvq.errors import QuantizationError
 from crvq.methods import create_method
 from crvq.models.block_stream import BlockStream
-from crvq.models.blocks import find_blocks
-from crvq.models.linear_slots import find_slots
+from crvq.models.blocks import find_blocks, find_slots
 from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.pipeline.fingerprint import derived_seed
 from crvq.tracking.events import RunListener

@@ -2,9 +2,9 @@ import pytest
 
 from crvq.files.atomic import write_json
 from crvq.report.records import default_tables, layer_table, load_layers, load_records
+from crvq.tracking.csv_files import write_layers
 from crvq.tracking.events import LayerRow
 from crvq.tracking.json_values import to_json
-from crvq.tracking.layers_csv import write_layers
 from crvq.tracking.record_schema import RecordError
 
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crvq.tracking.csv_files import read_layers, write_layers
 from crvq.tracking.events import LayerRow
-from crvq.tracking.layers_csv import read_layers, write_layers
 from crvq.tracking.record_schema import RecordError
 
 FLOATS = st.floats(allow_nan=False)

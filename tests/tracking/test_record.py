@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from crvq.config import CalibrationConfig
-from crvq.tracking.layers_csv import read_layers
+from crvq.tracking.csv_files import read_layers
 from crvq.tracking.record import RunRecord
 from crvq.tracking.record_schema import NewerRecordError, RecordError, read_record
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from crvq.tracking.layers_csv import write_layers
+from crvq.tracking.csv_files import write_layers
 from tests.tracking.mirror_examples import CONFIG, RECORD, warned
 from tests.tracking.offline_run import finished_offline_run, items
 

@@ -1,8 +1,8 @@
 from typing import get_args
 
 from crvq.report import finished_runs
+from crvq.tracking.csv_files import layer_columns
 from crvq.tracking.events import LayerRow
-from crvq.tracking.layers_csv import layer_columns
 from crvq.tracking.record_schema import Bits
 from crvq.weights.bits import BIT_PARTS, BitCount, BitPart
 

@@ -17,8 +17,7 @@ from crvq.report.records import (
     run_folders,
 )
 from crvq.report.run_labels import Record, run_labels
-from crvq.tracking.finetune_csv import FINETUNE_FILE
-from crvq.tracking.layers_csv import LAYERS_FILE
+from crvq.tracking.csv_files import FINETUNE_FILE, LAYERS_FILE
 from crvq.tracking.record_schema import RECORD_FILE, RecordError, check_run_file, read_record
 
 WATCHED_FILES = (RECORD_FILE, LAYERS_FILE, FINETUNE_FILE)

@@ -10,10 +10,9 @@ import pytest
 from crvq.files.atomic import write_json
 from crvq.finetune.curve import CurvePoint
 from crvq.report.dashboard.runs import load_runs
+from crvq.tracking.csv_files import write_finetune, write_layers
 from crvq.tracking.events import LayerRow
-from crvq.tracking.finetune_csv import write_finetune
 from crvq.tracking.json_values import to_json
-from crvq.tracking.layers_csv import write_layers
 
 from .browser import chromium
 

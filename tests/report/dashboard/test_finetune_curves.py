@@ -2,7 +2,7 @@ import pandas as pd
 
 from crvq.finetune.curve import CurvePoint
 from crvq.report.dashboard.finetune_curves import finetune_curves
-from crvq.tracking.finetune_csv import write_finetune
+from crvq.tracking.csv_files import write_finetune
 
 
 def read(tmp_path, *points):

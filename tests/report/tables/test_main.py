@@ -5,8 +5,8 @@ import pytest
 
 from crvq.files.atomic import write_json
 from crvq.report.tables.__main__ import main
+from crvq.tracking.csv_files import write_layers
 from crvq.tracking.events import LayerRow
-from crvq.tracking.layers_csv import write_layers
 
 COMMITTED = Path(__file__).parents[3] / "results" / "reference"
 

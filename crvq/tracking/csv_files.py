@@ -1,17 +1,18 @@
-"""``layers.csv``: a row for every quantized linear."""
+"""The run's files of rows: ``layers.csv`` and ``finetune.csv``, written whole or not at all."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from crvq.files.atomic import write_text
+from crvq.finetune.curve import CurvePoint
 from crvq.tracking.events import LayerRow
 from crvq.tracking.record_schema import RecordError
 from crvq.weights.bits import BIT_PARTS
@@ -73,3 +74,15 @@ def _row(values: dict[str, str]) -> LayerRow:
         if not name.startswith(_PREFIX)
     }
     return _ROW.validate_python({**rest, "bit_parts": parts})
+
+
+FINETUNE_FILE = "finetune.csv"
+
+
+def write_finetune(path: Path, points: Iterable[CurvePoint]) -> None:
+    """Write all rows, whole or not at all; what there is none of is left empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(CurvePoint)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(point) for point in points)
+    write_text(path, text.getvalue())
