@@ -26,8 +26,8 @@ from solver_presets import LAYOUTS
 from crvq.methods.crvq import CrvqMethod
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearInput
-from crvq.vq.fused import fused_groups_for
 from crvq.vq.hessian import Hessian
+from crvq.vq.kernels import fused_groups_for
 
 BLOCKS = 32
 SHAPES = {

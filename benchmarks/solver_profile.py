@@ -26,7 +26,7 @@ from solver_layers import method_of, read_linears
 
 FUNCTIONS = {
     "crvq.vq.alternate": ["alternate"],
-    "crvq.vq.best_entries": ["best_entries"],
+    "crvq.vq.nearest_codes": ["best_entries"],
     "crvq.vq.codebook_solve": [
         "solve_codebooks", "_pull", "_add_by_entry", "_preconditioner", "_mass_by_entry",
     ],

@@ -83,6 +83,10 @@ class Registry(Generic[T]):
 
 
 def _definition(entry: object) -> tuple[str, str]:
-    """Return where an entry is defined: equal for a module's class before and after a reload."""
+    """Return where an entry is defined: equal for a module's class before and after a reload.
+
+    An entry that wraps a function (``__wrapped__``, as `functools.wraps` sets it) is that function.
+    """
+    entry = getattr(entry, "__wrapped__", entry)
     kind = type(entry).__qualname__
     return getattr(entry, "__module__", ""), getattr(entry, "__qualname__", kind)

@@ -22,7 +22,7 @@ from crvq.checkpoint.manifest import (
 from crvq.checkpoint.model_shapes import ModelShapes, check_unquantized
 from crvq.checkpoint.tensor_file import is_intact, read_tensors, save_tensors
 from crvq.errors import CheckpointError
-from crvq.files.aside import move_aside
+from crvq.files.atomic import move_aside
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.tracking.events import LayerRow
 from crvq.weights.fields import FormatError

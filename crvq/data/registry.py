@@ -1,40 +1,68 @@
-"""Text sources by name: each is one module in `crvq.data.text_sources`, found by itself."""
+"""Text sources by name."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
-from difflib import get_close_matches
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from crvq.config.text import TextConfig
 from crvq.data.documents import Documents
 from crvq.errors import ConfigError
 from crvq.models.load import LoadedModel
+from crvq.registry import Registry
 
-TextSource = Callable[..., Documents]
+ReadText = Callable[..., Documents]
 """Reads what a `TextConfig` describes; it is given that, the cache folder for downloads and, if it
 is registered so, the `LoadedModel` of the run."""
 
-_SOURCES: dict[str, TextSource] = {}
-_WITH_MODEL: set[str] = set()
+
+@dataclass(frozen=True)
+class TextSource:
+    """A function that reads text, and whether it works with the run's model."""
+
+    read: ReadText
+    needs_model: bool
+
+    @property
+    def __wrapped__(self) -> ReadText:
+        """The function, by which the registry tells sources apart."""
+        return self.read
+
+    def __call__(
+        self, config: TextConfig, cache: Path, loaded: LoadedModel | None = None
+    ) -> Documents:
+        """Return what the source makes of ``config``.
+
+        Raises:
+            ConfigError: it needs a model and there is none.
+        """
+        if not self.needs_model:
+            return self.read(config, cache)
+        if loaded is None:
+            raise ConfigError(
+                f"source={config.source} needs a model to work with; choose another source"
+            )
+        return self.read(config, cache, loaded)
 
 
-def text_source(name: str, needs_model: bool = False) -> Callable[[TextSource], TextSource]:
+TEXT_SOURCES: Registry[TextSource] = Registry("source")
+
+
+def text_source(name: str, needs_model: bool = False) -> Callable[[ReadText], ReadText]:
     """Register the decorated function as the text source ``name``.
 
     Args:
         name: for ``source=name``.
         needs_model: whether the function takes the run's `LoadedModel` as its third argument.
+
+    Raises:
+        ValueError: the name is taken.
     """
 
-    def register(function: TextSource) -> TextSource:
-        if name in _SOURCES:
-            raise ValueError(f"two text sources are called {name!r}")
-        _SOURCES[name] = function
-        if needs_model:
-            _WITH_MODEL.add(name)
+    def register(function: ReadText) -> ReadText:
+        TEXT_SOURCES.add(name, TextSource(function, needs_model))
         return function
 
     return register
@@ -46,34 +74,5 @@ def find_text_source(name: str) -> TextSource:
     Raises:
         ConfigError: there is none; the message lists all and guesses which was meant.
     """
-    _import_all()
-    if name not in _SOURCES:
-        close = get_close_matches(name, _SOURCES, n=1)
-        guess = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(
-            f"source={name!r} is not a text source{guess} Allowed: {', '.join(sorted(_SOURCES))}"
-        )
-    return _SOURCES[name]
-
-
-def read_source(
-    name: str, config: TextConfig, cache: Path, loaded: LoadedModel | None
-) -> Documents:
-    """Return what the source called ``name`` makes of ``config``.
-
-    Raises:
-        ConfigError: no such source, or it needs a model and there is none.
-    """
-    source = find_text_source(name)
-    if name not in _WITH_MODEL:
-        return source(config, cache)
-    if loaded is None:
-        raise ConfigError(f"source={name} needs a model to work with; choose another source")
-    return source(config, cache, loaded)
-
-
-def _import_all() -> None:
-    """Import every module of `crvq.data.text_sources`, which registers what it defines."""
-    package = importlib.import_module("crvq.data.text_sources")
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        importlib.import_module(module.name)
+    import_module("crvq.data.text_sources")  # imports this module in turn, so not at the top
+    return TEXT_SOURCES.get(name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crvq.config.text import TextConfig
 from crvq.data.documents import Documents, require_text
-from crvq.data.registry import read_source
+from crvq.data.registry import find_text_source
 from crvq.models.load import LoadedModel
 
 
@@ -23,4 +23,4 @@ def load_documents(config: TextConfig, cache: Path, loaded: LoadedModel | None =
         SourceError: the text is missing, unreadable, blank or unreachable.
     """
     source = "path" if config.path is not None else config.source
-    return require_text(read_source(source, config, cache, loaded))
+    return require_text(find_text_source(source)(config, cache, loaded))

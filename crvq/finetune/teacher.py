@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from crvq.errors import QuantizationError
 from crvq.evaluation.hidden_states import split_head
-from crvq.files.digested import (
+from crvq.files.digests import (
     DamagedFileError,
     check_digested_tensors,
     load_digested_tensors,

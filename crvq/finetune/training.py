@@ -15,7 +15,7 @@ from crvq.config.finetune import TrainingConfig
 from crvq.finetune.code_steps import CodeSteps
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.finetune.free_values import FreeValues, Snapshot
-from crvq.vq.storage_range import StorageRangeError
+from crvq.vq.storage import StorageRangeError
 
 
 def rate_factor(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crvq.files.digested import DamagedFileError, load_digested_tensors, save_digested_tensors
+from crvq.files.digests import DamagedFileError, load_digested_tensors, save_digested_tensors
 from crvq.finetune.curve import CurvePoint
 from crvq.finetune.free_values import FreeValues, Snapshot
 from crvq.finetune.training import Training, TrainingState

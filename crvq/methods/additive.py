@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from crvq.methods.method import LinearInput, LinearShape
+from crvq.vq.additive_code import CodedLinear
 from crvq.vq.choices import CodebookDtype
-from crvq.vq.codebook_storage import store_codebook
-from crvq.vq.coded_linear import CodedLinear
 from crvq.vq.scale_solve import storable_scales
+from crvq.vq.storage import store_codebook
 from crvq.weights.additive import AdditiveSizes, AdditiveWeight
 from crvq.weights.bits import BitCount
 

@@ -14,8 +14,8 @@ from crvq.methods.coded_layout import padded_features
 from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
+from crvq.vq.additive_code import coded_linear
 from crvq.vq.alternate import alternate
-from crvq.vq.coded_linear import coded_linear
 from crvq.vq.importance import row_scales
 from crvq.vq.initial_codebooks import initial_codebooks
 from crvq.weights.bits import BitCount

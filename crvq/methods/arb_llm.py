@@ -12,9 +12,9 @@ from crvq.methods.binary_params import ArbLlmParams
 from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
+from crvq.vq.binary import most_salient_columns
 from crvq.vq.gptq import quantize_columns
 from crvq.vq.row_column import RowColumnColumns
-from crvq.vq.split_binary import most_salient_columns
 from crvq.weights.bits import BitCount
 from crvq.weights.row_column_binary import RowColumnBinaryWeight
 

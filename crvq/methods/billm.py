@@ -12,8 +12,8 @@ from crvq.methods.baseline_params import BillmParams
 from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
+from crvq.vq.binary import SplitBinaryColumns, most_salient_columns
 from crvq.vq.gptq import quantize_columns
-from crvq.vq.split_binary import SplitBinaryColumns, most_salient_columns
 from crvq.weights.bits import BitCount
 from crvq.weights.split_binary import SplitBinaryWeight
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearInput
 from crvq.methods.notes import dead_channels_notes
+from crvq.vq.additive_code import CodedLinear, coded_linear
 from crvq.vq.channel_order import ReorderPolicy, channel_order, critical_groups
-from crvq.vq.coded_linear import CodedLinear, coded_linear
 from crvq.vq.hessian import Hessian
 from crvq.vq.importance import channel_importance, row_scales
 

@@ -22,12 +22,11 @@ from crvq.methods.method import LinearInput, LinearShape, Method, QuantizedLinea
 from crvq.methods.notes import clipped_notes
 from crvq.methods.parallel_map import parallel_map
 from crvq.methods.registry import register_method
+from crvq.vq.additive_code import CodedLinear
 from crvq.vq.alternate import Alternated, alternate
-from crvq.vq.codebook_storage import load_codebook, store_codebook
-from crvq.vq.coded_linear import CodedLinear
 from crvq.vq.hessian import Hessian, HessianError
 from crvq.vq.initial_codebooks import initial_codebooks
-from crvq.vq.storage_range import StorageRangeError
+from crvq.vq.storage import StorageRangeError, load_codebook, store_codebook
 from crvq.weights.additive import AdditiveWeight
 from crvq.weights.quantized import QuantizedWeight
 

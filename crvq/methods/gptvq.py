@@ -15,7 +15,7 @@ from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.vq.gptq import quantize_columns
 from crvq.vq.grouped_codebooks import PatchLayout, load_patches, solve_patches, store_patches
-from crvq.vq.output_loss import output_loss
+from crvq.vq.hessian import output_loss
 from crvq.vq.patch_columns import PatchColumns
 from crvq.weights.bits import BitCount
 from crvq.weights.patch_vq import PatchSizes, PatchWeight

@@ -15,9 +15,8 @@ from crvq.methods.budget import fit_layout
 from crvq.methods.method import LinearInput, LinearShape, Method, P, QuantizedLinear
 from crvq.methods.notes import clipped_notes, dead_channels_notes
 from crvq.methods.parallel_map import parallel_map
-from crvq.vq.hessian import Hessian, HessianError
-from crvq.vq.output_loss import output_loss
-from crvq.vq.storage_range import SMALLEST_HALF, StorageRangeError
+from crvq.vq.hessian import Hessian, HessianError, output_loss
+from crvq.vq.storage import SMALLEST_HALF, StorageRangeError
 from crvq.weights.bits import BitCount
 from crvq.weights.quantized import QuantizedWeight
 

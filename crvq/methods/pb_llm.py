@@ -12,8 +12,8 @@ from crvq.methods.baseline_params import PbLlmParams
 from crvq.methods.linear_by_linear import LinearByLinear, Rounded, damped_hessian, damping_notes
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
+from crvq.vq.binary import PartialBinaryColumns, salient_number
 from crvq.vq.gptq import quantize_columns
-from crvq.vq.partial_binary import PartialBinaryColumns, salient_number
 from crvq.weights.bits import BitCount
 from crvq.weights.partial_binary import PartialBinarySizes, PartialBinaryWeight
 

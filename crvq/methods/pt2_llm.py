@@ -13,7 +13,7 @@ from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.methods.ternary_params import Pt2LlmParams
 from crvq.vq.gptq import quantize_columns
-from crvq.vq.ternary_columns import AsymmetricTernaryColumns, similar_columns
+from crvq.vq.ternary import AsymmetricTernaryColumns, similar_columns
 from crvq.weights.bits import BitCount
 from crvq.weights.ternary import TernarySizes, TernaryWeight
 

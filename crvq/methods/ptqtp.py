@@ -14,7 +14,7 @@ from crvq.methods.pt2_llm import ternary_sizes
 from crvq.methods.registry import register_method
 from crvq.methods.ternary_params import PtqtpParams
 from crvq.vq.gptq import quantize_columns
-from crvq.vq.ternary_columns import TritPlaneColumns
+from crvq.vq.ternary import TritPlaneColumns
 from crvq.weights.bits import BitCount
 from crvq.weights.ternary import TernaryWeight
 

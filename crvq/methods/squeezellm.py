@@ -13,8 +13,8 @@ from crvq.methods.linear_by_linear import LinearByLinear, Rounded
 from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.methods.scalar_params import SqueezeLlmParams
-from crvq.vq.row_kmeans import nearest_in_rows, row_kmeans
-from crvq.vq.storage_range import to_float16
+from crvq.vq.kmeans import nearest_in_rows, row_kmeans
+from crvq.vq.storage import to_float16
 from crvq.weights.bits import BitCount
 from crvq.weights.row_lookup import RowLookupSizes, RowLookupWeight
 

@@ -14,12 +14,11 @@ from crvq.methods.method import LinearInput, LinearShape
 from crvq.methods.registry import register_method
 from crvq.methods.vector_params import VptqParams
 from crvq.vq.gptq import quantize_columns
-from crvq.vq.hessian import Hessian
+from crvq.vq.hessian import Hessian, output_loss
 from crvq.vq.kmeans import kmeans, nearest_centroids
 from crvq.vq.linear_solve import solve_linear_parts
-from crvq.vq.output_loss import output_loss
 from crvq.vq.output_vectors import OutlierColumns, OutputVectorColumns, output_vectors
-from crvq.vq.storage_range import to_float16
+from crvq.vq.storage import to_float16
 from crvq.weights.bits import BitCount
 from crvq.weights.column_vq import ColumnVqSizes, ColumnVqWeight
 from crvq.weights.trainable import trainable

@@ -24,10 +24,10 @@ from transformers.modeling_gguf_pytorch_utils import (
 )
 
 from crvq.errors import SourceError
+from crvq.files.digests import file_digest
 from crvq.files.tensors import writing_tensors
 from crvq.models.complete import check_complete, check_finite, parameter_count
 from crvq.models.quiet import quiet_transformers
-from crvq.sources.digest import sha256_of_file
 from crvq.sources.folder import folder_damage, write_folder
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "gguf")
@@ -51,7 +51,7 @@ def dequantized_folder(path: Path, dtype: torch.dtype, cache: Path) -> Path:
             left out, or transformers cannot read the architecture. Nothing is cached then.
     """
     shards = find_shards(path)
-    made_from = [sha256_of_file(shard) for shard in shards]
+    made_from = [file_digest(shard) for shard in shards]
     made_from += [str(dtype), *(f"{package} {version(package)}" for package in _PACKAGES)]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
     name = f"{shards[0].stem}-{key}-{str(dtype).removeprefix('torch.')}"

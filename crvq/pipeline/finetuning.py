@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from crvq.checkpoint import BlockStore, ModelShapes
 from crvq.config import RunConfig
 from crvq.errors import ConfigError
-from crvq.files.aside import move_aside
+from crvq.files.atomic import move_aside
 from crvq.files.digests import values_digest
 from crvq.finetune.block import BlockBatches, TunedBlock, finetune_block
 from crvq.finetune.end_to_end import Distillation, distill, end_to_end_windows

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from crvq.config import RunConfig
-from crvq.files.digested import DamagedFileError, read_digested_json
+from crvq.files.digests import DamagedFileError, read_digested_json
 from crvq.models.digest import model_digest, tensor_digest
 from crvq.models.precision import compute_kind
 from crvq.sources.cache import remember

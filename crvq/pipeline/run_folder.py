@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from crvq.config import RunConfig
 from crvq.errors import ConfigError
-from crvq.files.aside import move_aside
+from crvq.files.atomic import move_aside
 from crvq.files.digests import file_digest
 from crvq.methods import method_names, method_params
 from crvq.tracking.record import RunRecord

@@ -13,7 +13,7 @@ from typing import Any
 import platformdirs
 
 from crvq.errors import SourceError
-from crvq.files.digested import write_digested_json
+from crvq.files.digests import write_digested_json
 
 _NOT_WRITABLE = frozenset(
     getattr(errno, name)

@@ -8,9 +8,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from crvq.files.digested import DamagedFileError, read_digested_json, write_digested_json
+from crvq.files.digests import (
+    DamagedFileError,
+    file_digest,
+    read_digested_json,
+    write_digested_json,
+)
 from crvq.sources.cache import writing_cache
-from crvq.sources.digest import sha256_of_file
 
 DIGESTS = "digests.json"
 """In every cached folder: SHA-256 by file name."""
@@ -73,7 +77,7 @@ def folder_damage(path: Path) -> str | None:
 
 def _digests(folder: Path) -> dict[str, str]:
     return {
-        file.relative_to(folder).as_posix(): sha256_of_file(file)
+        file.relative_to(folder).as_posix(): file_digest(file)
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file != folder / DIGESTS
     }

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_session
 
-from crvq.sources.digest import sha256_of_file
+from crvq.files.digests import file_digest
 
 PROBE_SECONDS = 4.0
 """How long the hub may take to answer at all; its clients would retry for minutes."""
@@ -127,7 +127,7 @@ def drop_damaged_files(repo: str, revision: str) -> list[str]:
 
 def _is_intact(stored: Path) -> bool:
     if re.fullmatch(r"[0-9a-f]{64}", stored.name):
-        return sha256_of_file(stored) == stored.name
+        return file_digest(stored) == stored.name
     if re.fullmatch(r"[0-9a-f]{40}", stored.name):
         content = stored.read_bytes()
         git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)

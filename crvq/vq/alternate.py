@@ -7,14 +7,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from crvq.vq.additive_code import AdditiveCode
+from crvq.vq.additive_code import AdditiveCode, CodedLinear
 from crvq.vq.codebook_solve import solve_codebooks
-from crvq.vq.codebook_storage import CodebookDtype, round_codebook
-from crvq.vq.coded_linear import CodedLinear
 from crvq.vq.coordinate_descent import descend_codes
 from crvq.vq.feedback_search import search_codes
 from crvq.vq.improve_codes import Improved, PreparedLinear, evaluate, improve_codes, prepare
 from crvq.vq.scale_solve import solve_scales
+from crvq.vq.storage import CodebookDtype, round_codebook
 
 
 @dataclass(frozen=True)

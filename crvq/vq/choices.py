@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 CodebookDtype = Literal["float16", "int8"]
-"""How codebooks are stored (`crvq.vq.codebook_storage`)."""
+"""How codebooks are stored (`crvq.vq.storage`)."""
 
 RoundingPolicy = Literal["at_least_one", "floor", "nearest", "ceil"]
 """How a part of the channels becomes whole groups (`crvq.vq.channel_order`)."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crvq.vq.coded_linear import CodedLinear
-from crvq.vq.compiled import compiled_search_for
+from crvq.vq.additive_code import CodedLinear
+from crvq.vq.kernels import compiled_search_for
 from crvq.vq.tiles import tile_elements
 
 # A ridge on each entry's block, relative to the block's and to the typical block's trace: an

@@ -6,7 +6,7 @@ registers, and a row that keeps its code costs no update of the columns after it
 in the same order, from the first coordinate to the last, and round where matrix libraries do, so
 that they choose the same codes.
 
-Kernels release Python's lock and treat each row by itself: `crvq.vq.compiled.over_rows` cuts rows
+Kernels release Python's lock and treat each row by itself: `crvq.vq.kernels.over_rows` cuts rows
 into parts, and results do not depend on how many threads there are. Machine code is kept in
 ``__pycache__`` or, where that cannot be written, in the user's cache folder (numba's rule;
 ``NUMBA_CACHE_DIR`` overrides it), for each type of processor its own.

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crvq.vq import compiled_groups
-from crvq.vq.compiled import over_rows
 from crvq.vq.compiled_vectors import LANES
+from crvq.vq.kernels import over_rows
 
 _Array = NDArray[np.float32]
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crvq.vq.best_entries import best_entries
-from crvq.vq.coded_linear import CodedLinear, evenly_covered
-from crvq.vq.compiled import compiled_search_for
-from crvq.vq.fused import fused_groups_for
+from crvq.vq.additive_code import CodedLinear, evenly_covered
+from crvq.vq.kernels import compiled_search_for, fused_groups_for
+from crvq.vq.nearest_codes import best_entries
 
 BLOCK_COLUMNS = 128
 

@@ -21,11 +21,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.best_entries import best_entries
-from crvq.vq.coded_linear import CodedLinear, evenly_covered
-from crvq.vq.compiled import compiled_search_for
-from crvq.vq.fused import fused_groups_for
+from crvq.vq.additive_code import AdditiveCode, CodedLinear, evenly_covered
+from crvq.vq.kernels import compiled_search_for, fused_groups_for
+from crvq.vq.nearest_codes import best_entries
 from crvq.vq.tiles import tiles
 
 BLOCK_COLUMNS = 128

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crvq.vq.storage_range import to_positive_float16
+from crvq.vq.storage import to_positive_float16
 
 
 @dataclass(frozen=True)

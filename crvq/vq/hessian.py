@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crvq.vq.computed_once import computed_once
+from crvq.vq.tiles import tiles
 from crvq.vq.triangular import inverse_factor
 
 # A channel whose activations are this much weaker than the typical live channel is dead: its
@@ -131,3 +132,17 @@ class Hessian:
         )
 
     damping_used: float = 0.0
+
+
+def output_loss(error: Tensor, second_moment: Tensor) -> float:
+    """``tr(E H Eᵀ)``: the expected squared error of the outputs, summed over out features.
+
+    Args:
+        error: ``W - Ŵ``, ``(out, in)``.
+        second_moment: H, ``(in, in)``.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=error.device)
+    for rows in tiles(error.shape[0], error.shape[1], error.device):
+        part = error[rows]
+        total += ((part @ second_moment) * part).sum(dtype=torch.float64)
+    return float(total)

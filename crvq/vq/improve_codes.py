@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from crvq.vq.additive_code import CodedLinear, in_coded_order
 from crvq.vq.codebook_solve import add_by_entry
-from crvq.vq.coded_linear import CodedLinear, in_coded_order
 from crvq.vq.coordinate_descent import descend_rows
 from crvq.vq.scale_solve import best_scales, storable_scales
 

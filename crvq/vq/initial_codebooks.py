@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crvq.vq.coded_linear import CodedLinear
+from crvq.vq.additive_code import CodedLinear
 from crvq.vq.kmeans import kmeans, nearest_centroids
 
 

@@ -7,9 +7,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from crvq.vq.binarize import break_point, salient_columns, signed
-from crvq.vq.split_binary import most_salient_columns
-from crvq.vq.storage_range import to_float16
+from crvq.vq.binary import break_point, most_salient_columns, salient_columns, signed
+from crvq.vq.storage import to_float16
 
 
 def rank_one(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crvq.vq.coded_linear import CodedLinear
-from crvq.vq.storage_range import to_float16
+from crvq.vq.additive_code import CodedLinear
+from crvq.vq.storage import to_float16
 
 
 def solve_scales(linear: CodedLinear, codebooks: list[Tensor]) -> Tensor:

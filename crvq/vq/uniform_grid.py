@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crvq.vq.storage_range import to_positive_float16
+from crvq.vq.storage import to_positive_float16
 
 
 def fit_grid(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.codebook_storage import CodebookDtype, load_codebook, round_codebook, store_codebook
 from crvq.vq.nearest_codes import nearest_codes
 from crvq.vq.scale_solve import storable_scales
+from crvq.vq.storage import CodebookDtype, load_codebook, round_codebook, store_codebook
 from crvq.weights.entropy import code_entropy_bits
 from crvq.weights.fields import Field, FormatError, Sizes, index_bits
 from crvq.weights.quantized import QuantizedWeight
@@ -94,7 +94,7 @@ class AdditiveWeight(QuantizedWeight):
     code: AdditiveCode
     """Codes and scales; scales hold float16 values."""
     codebooks: list[dict[str, Tensor]]
-    """Stored parts of each codebook; see `crvq.vq.codebook_storage`."""
+    """Stored parts of each codebook; see `crvq.vq.storage`."""
     order: Tensor
     """π, ``(groups * d,)``: coded position p holds channel π[p]."""
     reordered: int

@@ -11,7 +11,7 @@ from pydantic import Field as Limits
 from pydantic import model_validator
 from torch import Tensor
 
-from crvq.vq.binarize import signed
+from crvq.vq.binary import signed
 from crvq.vq.uniform_grid import grid_values
 from crvq.weights.entropy import code_entropy_bits, mask_entropy_bits
 from crvq.weights.fields import Count, Field, FormatError, Sizes, index_bits

@@ -12,8 +12,8 @@ from pydantic import model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from crvq.vq.block_scales import LARGEST_LOGARITHM, SCALE_BITS, block_scales
 from crvq.vq.grouped_codebooks import PatchLayout, decode_patches, load_patches, store_patches
+from crvq.vq.patch_columns import LARGEST_LOGARITHM, SCALE_BITS, block_scales
 from crvq.weights.entropy import order0_bits
 from crvq.weights.fields import Count, Field, FormatError, Sizes, index_bits
 from crvq.weights.quantized import QuantizedWeight

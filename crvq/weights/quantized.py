@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crvq.registry import Registry
-from crvq.vq.storage_range import clipped
+from crvq.vq.storage import clipped
 from crvq.weights.bits import BitCount
 from crvq.weights.fields import Field, FormatError, Sizes, check_fields, count_bits
 

@@ -11,7 +11,7 @@ from pydantic import Field as Limits
 from pydantic import model_validator
 from torch import Tensor
 
-from crvq.vq.binarize import signed
+from crvq.vq.binary import signed
 from crvq.weights.entropy import mask_entropy_bits
 from crvq.weights.fields import Count, Field, FormatError, Sizes
 from crvq.weights.quantized import QuantizedWeight

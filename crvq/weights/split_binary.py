@@ -11,8 +11,7 @@ from pydantic import Field as Limits
 from pydantic import model_validator
 from torch import Tensor
 
-from crvq.vq.binarize import signed
-from crvq.vq.split_binary import CONCENTRATED, RESIDUAL, SALIENT, SPARSE
+from crvq.vq.binary import CONCENTRATED, RESIDUAL, SALIENT, SPARSE, signed
 from crvq.weights.bitpack import unpack_bits
 from crvq.weights.entropy import mask_entropy_bits
 from crvq.weights.fields import Count, Field, FormatError, Sizes

@@ -11,7 +11,7 @@ from pydantic import Field as Limits
 from pydantic import model_validator
 from torch import Tensor
 
-from crvq.vq.trits import BYTE_VALUES, pack_trits, trit_bytes, unpack_trits
+from crvq.weights.bitpack import BYTE_VALUES, pack_trits, trit_bytes, unpack_trits
 from crvq.weights.entropy import code_entropy_bits
 from crvq.weights.fields import Count, Field, Sizes, index_bits
 from crvq.weights.quantized import QuantizedWeight

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from crvq.config.finetune import TrainedKind
-from crvq.vq.storage_range import to_float16
+from crvq.vq.storage import to_float16
 from crvq.weights.quantized import QuantizedWeight
 
 PartKind = TrainedKind

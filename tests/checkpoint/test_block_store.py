@@ -11,7 +11,7 @@ from crvq.checkpoint.manifest import MANIFEST_FILE
 from crvq.errors import CheckpointError
 from crvq.tracking.events import LayerRow
 from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.codebook_storage import store_codebook
+from crvq.vq.storage import store_codebook
 from crvq.weights import AdditiveWeight
 
 FINGERPRINT = {"seed": 0, "weights_sha256": "abc", "ratios": [0.02]}

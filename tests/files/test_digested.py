@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from crvq.files.digested import (
+from crvq.files.digests import (
     DamagedFileError,
     check_digested_tensors,
     load_digested_tensors,

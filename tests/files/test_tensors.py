@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from crvq.files.digested import save_digested_tensors
+from crvq.files.digests import save_digested_tensors
 from crvq.files.tensors import writing_tensors
 
 
@@ -35,7 +35,7 @@ def test_a_full_disk_leaves_the_file_before_it(tmp_path, monkeypatch):
     def full(*_, **__):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("crvq.files.digested.save_file", full)
+    monkeypatch.setattr("crvq.files.digests.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save_digested_tensors(path, {"a": torch.zeros(3)})
     assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -5,7 +5,7 @@ from torch import nn
 from crvq.finetune.free_values import QuantizedSlot
 from crvq.models.blocks import find_slots
 from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.codebook_storage import store_codebook
+from crvq.vq.storage import store_codebook
 from crvq.weights.additive import AdditiveWeight
 
 D = 2

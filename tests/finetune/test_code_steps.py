@@ -13,7 +13,7 @@ from crvq.finetune.code_steps import CodeSteps
 from crvq.finetune.free_values import FreeValues, QuantizedSlot, norm_parameters
 from crvq.finetune.training import Training
 from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.codebook_storage import load_codebook
+from crvq.vq.storage import load_codebook
 from crvq.weights.trainable import trainable
 from tests.finetune.conftest import D, quantized
 

@@ -4,7 +4,7 @@ from torch.func import functional_call
 
 from crvq.finetune.free_values import FreeValues, QuantizedSlot, norm_parameters
 from crvq.models.blocks import find_slots
-from crvq.vq.codebook_storage import load_codebook
+from crvq.vq.storage import load_codebook
 from tests.architectures import build, tokens
 from tests.finetune.conftest import quantized
 

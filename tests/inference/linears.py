@@ -4,7 +4,7 @@ import torch
 
 from crvq.inference.packed_linear import PackedLinear, pack_linear
 from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.codebook_storage import store_codebook
+from crvq.vq.storage import store_codebook
 from crvq.weights.additive import AdditiveWeight
 
 

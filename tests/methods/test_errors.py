@@ -4,7 +4,7 @@ import pytest
 
 from crvq.errors import QuantizationError
 from crvq.vq.hessian import HessianError
-from crvq.vq.storage_range import StorageRangeError
+from crvq.vq.storage import StorageRangeError
 from tests.methods.linear_examples import random_linear
 from tests.methods.method_checks import make
 

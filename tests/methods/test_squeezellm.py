@@ -6,7 +6,7 @@ import torch
 from crvq.methods.scalar_params import SqueezeLlmParams
 from crvq.methods.squeezellm import kept_weights
 from crvq.vq.hessian import Hessian
-from crvq.vq.row_kmeans import nearest_in_rows, row_kmeans
+from crvq.vq.kmeans import nearest_in_rows, row_kmeans
 from tests.methods.linear_examples import random_linear
 from tests.methods.method_checks import check_result, planned_bits, quantize
 

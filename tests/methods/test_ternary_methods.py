@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
-from crvq.vq.ternary import plain_fit
-from crvq.vq.ternary_columns import similar_columns
+from crvq.vq.ternary import plain_fit, similar_columns
 from tests.methods.linear_examples import random_linear
 from tests.methods.method_checks import check_result, planned_bits, quantize
 

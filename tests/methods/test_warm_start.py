@@ -3,8 +3,8 @@ import torch
 from pydantic import ValidationError
 
 from crvq.methods.crvq_budget import crvq_layouts
-from crvq.vq.codebook_storage import load_codebook
 from crvq.vq.initial_codebooks import initial_codebooks
+from crvq.vq.storage import load_codebook
 from tests.methods.linear_examples import crvq, random_linear, relative_loss
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crvq.errors import SourceError
-from crvq.files.digested import read_digested_json
+from crvq.files.digests import read_digested_json
 from crvq.sources.cache import cache_folder, remember
 from crvq.sources.folder import write_folder
 

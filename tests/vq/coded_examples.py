@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.coded_linear import CodedLinear, coded_linear
+from crvq.vq.additive_code import AdditiveCode, CodedLinear, coded_linear
 from crvq.vq.hessian import Hessian
 
 

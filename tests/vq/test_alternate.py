@@ -7,13 +7,13 @@ import torch
 
 from crvq.vq import alternate as module
 from crvq.vq import tiles
+from crvq.vq.additive_code import coded_linear
 from crvq.vq.alternate import AlternationSettings, alternate
-from crvq.vq.codebook_storage import load_codebook, round_codebook, store_codebook
-from crvq.vq.coded_linear import coded_linear
 from crvq.vq.hessian import Hessian
 from crvq.vq.importance import row_scales
 from crvq.vq.initial_codebooks import initial_codebooks
 from crvq.vq.scale_solve import storable_scales
+from crvq.vq.storage import load_codebook, round_codebook, store_codebook
 from tests.vq.coded_examples import naive_loss, second_moment
 
 SEARCHES = ["descent", "feedback_start", "feedback"]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crvq.vq import tiles
-from crvq.vq.best_entries import best_entries
+from crvq.vq.nearest_codes import best_entries
 from tests.vq.coded_examples import second_moment
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crvq.vq.binarize import binary_scales, break_point, salient_columns, signed
+from crvq.vq.binary import binary_scales, break_point, salient_columns, signed
 
 
 def draw(out, columns, seed=0):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from crvq.vq.block_scales import block_scales, fit_block_scales
+from crvq.vq.patch_columns import block_scales, fit_block_scales
 
 
 @pytest.mark.parametrize("columns", [16, 13])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crvq.vq.codebook_storage import load_codebook, round_codebook, store_codebook
+from crvq.vq.storage import load_codebook, round_codebook, store_codebook
 
 
 def codebook(entries, d, spread, seed):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from crvq.vq.additive_code import CodedLinear, coded_linear
 from crvq.vq.codebook_solve import solve_codebooks
-from crvq.vq.coded_linear import CodedLinear, coded_linear
 from crvq.vq.coordinate_descent import descend_codes
 from crvq.vq.feedback_search import search_codes
 from crvq.vq.hessian import Hessian

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from crvq.vq import compiled, compiled_search
+from crvq.vq import compiled_search
+from crvq.vq import kernels as compiled
 from crvq.vq.coordinate_descent import descend_codes
 from crvq.vq.feedback_search import search_codes
 from crvq.vq.kmeans import nearest_centroids

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crvq.vq import feedback_search, tiles
-from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.coded_linear import coded_linear
+from crvq.vq.additive_code import AdditiveCode, coded_linear
 from crvq.vq.feedback_search import search_codes
 from crvq.vq.hessian import Hessian
 from tests.vq.coded_examples import naive_row_loss, random_linear, second_moment

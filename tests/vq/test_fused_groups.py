@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="Triton is not installed; make test install
 PROGRAM = """
 import json, sys
 import torch
-from crvq.vq import fused
+from crvq.vq import kernels as fused
 from crvq.vq.coordinate_descent import descend_codes
 from crvq.vq.feedback_search import search_codes
 from tests.vq.coded_examples import random_linear

@@ -1,7 +1,7 @@
 import torch
 
 from crvq.vq import tiles
-from crvq.vq.grouped_kmeans import grouped_kmeans, mahalanobis_seeds, nearest_in_sets
+from crvq.vq.kmeans import grouped_kmeans, mahalanobis_seeds, nearest_in_sets
 
 
 def vectors(sets=3, count=40, d=2, seed=0):

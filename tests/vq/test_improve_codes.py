@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crvq.vq import codebook_solve
-from crvq.vq.coded_linear import coded_linear, in_coded_order
+from crvq.vq.additive_code import coded_linear, in_coded_order
 from crvq.vq.improve_codes import evaluate, improve_codes, prepare
 from tests.vq.coded_examples import naive_loss, naive_row_loss, random_linear
 

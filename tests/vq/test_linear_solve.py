@@ -2,8 +2,8 @@
 
 import torch
 
+from crvq.vq.hessian import output_loss
 from crvq.vq.linear_solve import solve_linear_parts
-from crvq.vq.output_loss import output_loss
 from tests.methods.linear_examples import second_moment
 
 

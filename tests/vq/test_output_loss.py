@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from crvq.vq import tiles
-from crvq.vq.output_loss import output_loss
+from crvq.vq.hessian import output_loss
 from tests.vq.coded_examples import second_moment
 
 

@@ -1,10 +1,9 @@
 import pytest
 import torch
 
+from crvq.vq.binary import PartialBinaryColumns
 from crvq.vq.gptq import quantize_columns
-from crvq.vq.hessian import Hessian
-from crvq.vq.output_loss import output_loss
-from crvq.vq.partial_binary import PartialBinaryColumns
+from crvq.vq.hessian import Hessian, output_loss
 from crvq.vq.uniform_grid import GridColumns
 from tests.vq.coded_examples import second_moment
 from tests.vq.test_gptq import random_weight

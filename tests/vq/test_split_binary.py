@@ -1,11 +1,9 @@
 import pytest
 import torch
 
-from crvq.vq.binarize import binary_scales, signed
+from crvq.vq.binary import SplitBinaryColumns, binary_scales, most_salient_columns, signed
 from crvq.vq.gptq import quantize_columns
-from crvq.vq.hessian import Hessian
-from crvq.vq.output_loss import output_loss
-from crvq.vq.split_binary import SplitBinaryColumns, most_salient_columns
+from crvq.vq.hessian import Hessian, output_loss
 from tests.vq.coded_examples import second_moment
 from tests.vq.test_gptq import random_weight
 

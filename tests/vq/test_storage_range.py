@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crvq.vq.storage_range import (
+from crvq.vq.storage import (
     SMALLEST_HALF,
     StorageRangeError,
     clipped,

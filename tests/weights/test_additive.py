@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crvq.vq.additive_code import AdditiveCode
-from crvq.vq.codebook_storage import load_codebook, store_codebook
+from crvq.vq.storage import load_codebook, store_codebook
 from crvq.weights import AdditiveWeight, FormatError, QuantizedWeight, unpack_weight
 from crvq.weights.fields import Field, Sizes, index_bits
 from crvq.weights.quantized import FORMATS

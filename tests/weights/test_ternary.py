@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crvq.vq.trits import pack_trits, trit_bytes, unpack_trits
 from crvq.weights import FormatError, unpack_weight
+from crvq.weights.bitpack import pack_trits, trit_bytes, unpack_trits
 from crvq.weights.ternary import TernaryWeight
 
 

@@ -15,7 +15,7 @@ from crvq.config.text import TextConfig
 from crvq.data.documents import Documents, require_text
 from crvq.data.registry import text_source
 from crvq.errors import ConfigError, SourceError
-from crvq.files.digested import DamagedFileError, read_digested_json
+from crvq.files.digests import DamagedFileError, read_digested_json
 from crvq.sources.cache import remember
 from crvq.sources.hub import (
     dataset_commit,

@@ -18,7 +18,7 @@ from crvq.config.text import TextConfig
 from crvq.data.documents import Documents
 from crvq.data.registry import text_source
 from crvq.errors import ConfigError
-from crvq.files.digested import DamagedFileError, read_digested_json
+from crvq.files.digests import DamagedFileError, read_digested_json
 from crvq.models.digest import model_digest, tokenizer_digest
 from crvq.models.load import LoadedModel, context_limit
 from crvq.models.precision import compute_kind, resolve_activation_dtype
