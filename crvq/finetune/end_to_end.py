@@ -25,7 +25,9 @@ from crvq.finetune.training_file import load_training, save_training
 from crvq.models.precision import forward_precision
 
 
-def walk_windows(windows: Tensor, config: FinetuneConfig, calibration: CalibrationConfig) -> Tensor:
+def blockwise_windows(
+    windows: Tensor, config: FinetuneConfig, calibration: CalibrationConfig
+) -> Tensor:
     """Windows that go through the blocks, ``(n, length)``: training ones, then validation.
 
     Second moments come from the first ``calibration.samples`` of them.

@@ -14,7 +14,7 @@ from crvq.checkpoint.manifest import MANIFEST_FILE, Manifest, read_manifest
 from crvq.errors import CheckpointError, QuantizationError
 from crvq.files.digests import file_digest
 from crvq.finetune.curve import CurvePoint
-from crvq.finetune.end_to_end import walk_windows
+from crvq.finetune.end_to_end import blockwise_windows
 from crvq.models.block_stream import BlockStream
 from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.pipeline.context import RunContext
@@ -48,7 +48,7 @@ def quantize(context: RunContext) -> BlockStore:
     assert context.folder is not None
     end_to_end = _prepared_end_to_end(context)
     begun = time.perf_counter()
-    windows = walk_windows(context.texts.calibration, config.finetune, config.calibration)
+    windows = blockwise_windows(context.texts.calibration, config.finetune, config.calibration)
     name, blocks = context.blocks
     made_from = fingerprint(
         config,

@@ -58,7 +58,6 @@ class PatchColumns:
         entries: of each codebook.
         iterations: of k-means.
         scale_block: columns that share a scale of 4 bits, a multiple of d; None: no scales.
-        fixed: codebooks ``(strips * bands, entries, d)`` to use instead of fitting them.
     """
 
     def __init__(
@@ -68,11 +67,9 @@ class PatchColumns:
         entries: int,
         iterations: int,
         scale_block: int | None = None,
-        fixed: Tensor | None = None,
     ) -> None:
         self.layout, self.width, self.span = layout, layout.width, layout.columns
         self._cost, self._iterations, self._scale_block = cost, iterations, scale_block
-        self._fixed = fixed
         shape, device = (layout.out_features, layout.in_features), cost.device
         number = layout.strips * layout.bands
         self.codes = torch.zeros(shape[0], shape[1] // self.width, dtype=torch.int64, device=device)
@@ -94,9 +91,10 @@ class PatchColumns:
             self.scale_codes.append(codes)
             self.scale_spans.append(span)
             self.scales[:, columns] = block_scales(codes, span, self._scale_block, weight.shape[1])
-        if self._fixed is not None:
-            self.codebooks[self._own] = self._fixed[self._own]
-            return
+        self.codebooks[self._own] = self._fit_codebooks(columns, weight)
+
+    def _fit_codebooks(self, columns: slice, weight: Tensor) -> Tensor:
+        """Return the strip's codebooks as they are stored, ``(bands, entries, d)``."""
         # k-means sees W / s; an error there is multiplied by s when decoded, its cost by s².
         cost = self._cost[columns].expand_as(weight)
         if self.scales is not None:
@@ -109,7 +107,7 @@ class PatchColumns:
             self._iterations,
         )
         # Codes are chosen from the stored entries, so that rounding errors are compensated too.
-        self.codebooks[self._own] = load_patches(*store_patches(fitted))
+        return load_patches(*store_patches(fitted))
 
     def quantize(self, columns: slice, weight: Tensor, metric: Tensor) -> Tensor:
         """Return the cheapest entry for each row's d columns, and keep its index."""

@@ -4,7 +4,7 @@ import torch
 from crvq.config import CalibrationConfig
 from crvq.config.finetune import BlockConfig, EndToEndConfig, FinetuneConfig, check_finetune
 from crvq.errors import ConfigError
-from crvq.finetune.end_to_end import end_to_end_windows, walk_windows
+from crvq.finetune.end_to_end import blockwise_windows, end_to_end_windows
 
 
 def settings(block=None, end_to_end=None, calibration=None, **values):
@@ -25,7 +25,7 @@ def test_without_a_block_stage_the_walk_sees_the_calibration_windows():
     config, calibration = settings(end_to_end={}, samples=20)
     drawn = windows(config.windows(calibration))
     assert len(drawn) == 20
-    assert torch.equal(walk_windows(drawn, config, calibration), drawn[:8])
+    assert torch.equal(blockwise_windows(drawn, config, calibration), drawn[:8])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
@@ -40,7 +40,7 @@ def test_what_validates_end_to_end_has_trained_no_block(batch_size, part):
     drawn = windows(20)
     split = config.block_split(calibration)
     assert split.train % batch_size == 0
-    walked = walk_windows(drawn, config, calibration)
+    walked = blockwise_windows(drawn, config, calibration)
     train, held = end_to_end_windows(drawn, config, calibration)
     assert train.shape[1] == held.shape[1] == 4
     assert not set(walked[: split.train].flatten().tolist()) & set(held.flatten().tolist())

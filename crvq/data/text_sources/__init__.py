@@ -1,4 +1,4 @@
-"""Text sources, one per module: a new one is a file here that uses `text_source`, imported below."""
+"""Text sources, one per module: a new one is a file here with `text_source`, imported below."""
 
 from crvq.data.text_sources import boolq_wikipedia, hub, path, self_generated
 
