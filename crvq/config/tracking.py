@@ -12,8 +12,9 @@ from crvq.config.strict import StrictModel
 class TrackingConfig(StrictModel):
     """The tracking group. The run record is always written; W&B or trackio is a mirror of it."""
 
-    backend: Literal["wandb", "trackio"] = Field(
-        "wandb", description="trackio has W&B's calls and a dashboard on this machine, no account"
+    backend: str = Field(
+        "wandb",
+        description="wandb, or trackio: W&B's calls and a dashboard on this machine, no account",
     )
     mode: Literal["offline", "online", "disabled"] = Field(
         "offline", description="wandb's mode; offline runs are uploaded later with `wandb sync`"

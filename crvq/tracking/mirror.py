@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from crvq.config import TrackingConfig
 from crvq.errors import ConfigError
+from crvq.registry import Registry
 from crvq.tracking.background_calls import BackgroundCalls
 from crvq.tracking.csv_files import LAYERS_FILE, layer_columns, read_layers
 from crvq.tracking.events import LayerRow, RunListener, summarize_block
@@ -59,25 +59,55 @@ _SUMMARY = ("perplexity", "agreement", "zero_shot", "bits", "seconds", "effectiv
 _SUMMARY_VALUES = ("status", "peak_memory_bytes", "peak_gpu_memory_bytes", "result_digest")
 _STOP_SECONDS = 2.0
 """What a run that was asked to stop waits for its mirror."""
-_NAMES = {"wandb": "W&B", "trackio": "trackio"}
-_RUNS = {
-    "wandb": ("crvq.tracking.wandb_run", "WandbRun"),
-    "trackio": ("crvq.tracking.trackio_run", "TrackioRun"),
-}
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """A tracking package that a run can be mirrored to."""
+
+    label: str
+    """As people write its name."""
+    package: str
+    """What must be installed."""
+    open: Callable[[RunIdentity, Callable[[], bool]], MirroredRun]
+    """Opens a run; its second argument says whether the run has given up waiting."""
+
+    @property
+    def __wrapped__(self) -> object:
+        """By which the registry tells trackers apart."""
+        return self.open
+
+
+def _open_wandb(identity: RunIdentity, given_up: Callable[[], bool]) -> MirroredRun:
+    from crvq.tracking.wandb_run import WandbRun  # imports W&B, which takes a second
+
+    return WandbRun.open(identity, given_up)
+
+
+def _open_trackio(identity: RunIdentity, given_up: Callable[[], bool]) -> MirroredRun:
+    from crvq.tracking.trackio_run import TrackioRun
+
+    return TrackioRun.open(identity, given_up)
+
+
+TRACKERS: Registry[Tracker] = Registry("tracking.backend")
+TRACKERS.add("wandb", Tracker("W&B", "wandb", _open_wandb))
+TRACKERS.add("trackio", Tracker("trackio", "trackio", _open_trackio))
 
 
 def check_tracking(tracking: TrackingConfig) -> None:
-    """Refuse a package that is not installed.
+    """Refuse an unknown backend, or a package that is not installed.
 
     Raises:
-        ConfigError: says what to install.
+        ConfigError: lists the known ones, or says what to install.
     """
-    if tracking.mode == "disabled" or importlib.util.find_spec(tracking.backend) is not None:
+    package = TRACKERS.get(tracking.backend).package
+    if tracking.mode == "disabled" or importlib.util.find_spec(package) is not None:
         return
     raise ConfigError(
-        f"tracking.backend={tracking.backend}: the package {tracking.backend} is not installed; "
-        f"run `pip install 'crvq[{tracking.backend}]'` (in a checkout `pip install -c "
-        f"constraints.txt -e '.[{tracking.backend}]'`), or set tracking=disabled"
+        f"tracking.backend={tracking.backend}: the package {package} is not installed; "
+        f"run `pip install 'crvq[{package}]'` (in a checkout `pip install -c "
+        f"constraints.txt -e '.[{package}]'`), or set tracking=disabled"
     )
 
 
@@ -120,7 +150,7 @@ class Mirror(RunListener):
         self._calls: BackgroundCalls | None = None
         if tracking.mode == "disabled":
             return
-        name = _NAMES[tracking.backend]
+        name = TRACKERS.get(tracking.backend).label
         before = Mirror._left_behind
         if before is not None and before.busy:
             _log.warning("%s is left out of this run: it still hangs in an earlier one", name)
@@ -187,9 +217,8 @@ class Mirror(RunListener):
 
     def _open(self, calls: BackgroundCalls) -> None:
         """Import the package, which takes a second, and open the run."""
-        module, name = _RUNS[self._identity.tracking.backend]
-        kind = getattr(importlib.import_module(module), name)
-        self._run = kind.open(self._identity, lambda: calls.given_up)
+        tracker = TRACKERS.get(self._identity.tracking.backend)
+        self._run = tracker.open(self._identity, lambda: calls.given_up)
 
     def _send_layers(self, run: MirroredRun) -> None:
         path = self._identity.folder / LAYERS_FILE

@@ -96,6 +96,8 @@ def test_a_package_that_is_not_installed_is_refused_with_what_to_install(monkeyp
     check_tracking(TrackingConfig(backend="trackio", mode="disabled"))
     monkeypatch.undo()
     check_tracking(TrackingConfig(backend="wandb"))
+    with pytest.raises(ConfigError, match="Did you mean 'wandb'"):
+        check_tracking(TrackingConfig(backend="wandbb", mode="disabled"))
 
 
 def test_a_module_that_cannot_be_imported_is_one_warning(mirror, make_row, monkeypatch, caplog):
