@@ -44,6 +44,12 @@ class RunConfig(StrictModel):
         description="CPU threads; null: torch's default. Sums over another number of threads may "
         "differ in the last bits; the record keeps the number",
     )
+    placement: Annotated[Literal["auto", "device", "host", "disk"], Neutral] = Field(
+        "auto",
+        description="device: the whole model is loaded; host: its blocks are read from disk one "
+        "at a time, and hidden states kept in host memory; disk: hidden states on disk too (in "
+        "cache_dir); auto: device where the model fits. The result is the same, bit for bit",
+    )
     force: Annotated[bool, Neutral] = Field(
         False, description="compute again although a complete record exists"
     )

@@ -158,8 +158,9 @@ def finetune_block(
 
 
 def _energy(batches: BlockBatches) -> float:
-    train = batches.targets[: batches.train]
-    return sum(float(one.float().square().mean()) for one in train) / len(train)
+    # One by one: targets may be kept on disk.
+    squares = (batches.targets[batch].float().square().mean() for batch in range(batches.train))
+    return sum(float(one) for one in squares) / batches.train
 
 
 def batches_of(step: int, train: int, passes: int, seed: int) -> list[int]:

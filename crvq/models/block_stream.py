@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from crvq.models.precision import forward_precision
+from crvq.models.residence import IN_MEMORY, Residence, model_device
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class BlockCall:
 
     def run(self, block: nn.Module, hidden: Tensor) -> Tensor:
         """Return the block's output hidden states."""
-        if self.hidden_key is None:
-            output = block(hidden, *self.args, **self.kwargs)
-        else:
-            output = block(*self.args, **{**self.kwargs, self.hidden_key: hidden})
+        output = self.output(block, hidden)
         return output[0] if isinstance(output, tuple) else output
+
+    def output(self, block: nn.Module, hidden: Tensor) -> Any:  # noqa: ANN401 - as it comes
+        """Return what the block returns, which may be a tuple that begins with hidden states."""
+        if self.hidden_key is None:
+            return block(hidden, *self.args, **self.kwargs)
+        return block(*self.args, **{**self.kwargs, self.hidden_key: hidden})
 
 
 class _StopForwardError(Exception):
@@ -48,6 +52,7 @@ class BlockStream:
         windows: token ids ``(samples, length)``.
         batch_size: windows in one pass.
         activation_dtype: type of forward passes.
+        residence: where the blocks are.
     """
 
     def __init__(
@@ -57,23 +62,27 @@ class BlockStream:
         windows: Tensor,
         batch_size: int,
         activation_dtype: torch.dtype,
+        residence: Residence = IN_MEMORY,
     ) -> None:
         self._blocks = list(blocks)
-        self._device = next(model.parameters()).device
+        self._residence = residence
+        self._device = model_device(model)
         self._dtype = activation_dtype
         batches = list(windows.to(self._device).split(batch_size))
-        captured = [self._capture(model, batch, only_first=False) for batch in batches[:1]]
         # Equal windows are called alike in all but the hidden states. If a model passes
         # something that depends on the text, every batch gets its own calls.
-        firsts = [self._capture(model, batch, only_first=True) for batch in batches[1:]]
-        self.hidden = [captured[0][0][1]] + [first[0][1] for first in firsts]
-        calls = [call for call, _ in captured[0]]
-        alike = all(_alike(calls[0], first[0][0]) for first in firsts)
-        if alike:
-            self._calls = [calls] * len(batches)
-        else:
-            rest = [self._capture(model, batch, only_first=False) for batch in batches[1:]]
-            self._calls = [calls] + [[call for call, _ in batch] for batch in rest]
+        self.hidden = residence.states()
+        firsts: list[BlockCall] = []
+        for batch in batches:
+            with residence.paused():
+                ((first, hidden),) = self._capture(model, batch, only_first=True)
+            firsts.append(first)
+            self.hidden.append(hidden)
+        self._tupled = residence.streamed and self._returns_tuple(firsts[0])
+        calls = self._all_calls(model, batches[0])
+        alike = all(_alike(firsts[0], first) for first in firsts[1:])
+        rest = [] if alike else [self._all_calls(model, batch) for batch in batches[1:]]
+        self._calls = [calls] * len(batches) if alike else [calls, *rest]
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -96,6 +105,37 @@ class BlockStream:
         """Replace the hidden states by the outputs of block ``index``."""
         for batch, output in enumerate(self.outputs(index)):
             self.hidden[batch] = output
+
+    @contextmanager
+    def replaced(self, states: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Let a function of the hidden states stand in for every block, which stays on disk."""
+
+        def stand_in(*args: object, **kwargs: object) -> object:
+            _, hidden = _split_call(args, kwargs)
+            return (states(hidden),) if self._tupled else states(hidden)
+
+        for block in self._blocks:
+            block.forward = stand_in
+        try:
+            with self._residence.paused():
+                yield
+        finally:
+            for block in self._blocks:
+                del block.forward
+
+    def _returns_tuple(self, call: BlockCall) -> bool:
+        """Run the first block on a few positions, to see in which form it returns them."""
+        precision = forward_precision(self._device, self._dtype)
+        with self._residence.hold(0), precision, torch.no_grad():
+            return isinstance(call.output(self._blocks[0], self.hidden[0]), tuple)
+
+    def _all_calls(self, model: PreTrainedModel, batch: Tensor) -> list[BlockCall]:
+        """Return how each block is called on a batch."""
+        if not self._residence.streamed:
+            return [call for call, _ in self._capture(model, batch, only_first=False)]
+        # What a block is given besides hidden states does not depend on earlier blocks.
+        with self.replaced(lambda hidden: hidden):
+            return [call for call, _ in self._capture(model, batch, only_first=False)]
 
     def _capture(
         self, model: PreTrainedModel, batch: Tensor, only_first: bool

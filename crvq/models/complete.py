@@ -95,7 +95,7 @@ def check_complete(model: nn.Module, info: dict[str, Any], where: str) -> None:
     kind = type(model).__name__
     if missing := sorted(info.get("missing_keys") or ()):
         raise SourceError(
-            f"the weights in {where} lack {len(missing)} tensors of a {kind}: {_some(missing)}. "
+            f"the weights in {where} lack {len(missing)} tensors of a {kind}: {listed(missing)}. "
             "The checkpoint is cut, split, or of another architecture than its config says; get "
             "all of its files"
         )
@@ -103,18 +103,18 @@ def check_complete(model: nn.Module, info: dict[str, Any], where: str) -> None:
         names = [str(entry[0]) if isinstance(entry, tuple) else str(entry) for entry in mismatched]
         raise SourceError(
             f"{len(names)} tensors in {where} have another shape than a {kind} of this config: "
-            f"{_some(names)}; the config belongs to another checkpoint"
+            f"{listed(names)}; the config belongs to another checkpoint"
         )
     if failed := [*(info.get("error_msgs") or ()), *(info.get("conversion_errors") or ())]:
         raise SourceError(f"the weights in {where} cannot be read: {'; '.join(map(str, failed))}")
     if unused := _of_blocks(model, info.get("unexpected_keys") or ()):
         raise SourceError(
             f"{where} holds {len(unused)} tensors for the blocks of the model that a {kind} of "
-            f"this config has no place for: {_some(unused)}. Its config.json belongs to another "
+            f"this config has no place for: {listed(unused)}. Its config.json belongs to another "
             "checkpoint (fewer layers, no biases, ...), and the model would compute something else"
         )
     if empty := [name for name, one in _tensors(model) if one.is_meta]:
-        raise SourceError(f"{where} gives no values for {len(empty)} tensors: {_some(empty)}")
+        raise SourceError(f"{where} gives no values for {len(empty)} tensors: {listed(empty)}")
 
 
 def check_finite(model: nn.Module, where: str) -> None:
@@ -154,6 +154,7 @@ def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
 
 
-def _some(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Return the first few names, and how many more there are."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more

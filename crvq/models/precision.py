@@ -70,7 +70,10 @@ def measuring_precision(
             for module in model.modules():
                 if isinstance(module, (nn.Linear, Conv1D)):
                     weight = module.weight
-                    if isinstance(weight, nn.Parameter) and weight.dtype == torch.float32:
+                    # Blocks on disk are read for each use, and autocast rounds them then.
+                    if not isinstance(weight, nn.Parameter) or weight.is_meta:
+                        continue
+                    if weight.dtype == torch.float32:
                         swapped.append((module, weight))
                         module.weight = nn.Parameter(weight.bfloat16(), requires_grad=False)
         with forward_precision(device, activation_dtype):

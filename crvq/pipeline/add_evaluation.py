@@ -137,7 +137,7 @@ def _measure(context: RunContext, evaluation: Evaluation, record: RunRecord) -> 
     if store is None:
         return
     if not repair_blocks(record.folder, context):
-        restore_model(context.model, store, context.config.model.skip_linears)
+        restore_model(context.model, store, context.config.model.skip_linears, context.residence)
     evaluation.quantized()
 
 

@@ -8,12 +8,13 @@ from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from crvq.checkpoint import BlockStore, ModelShapes
 from crvq.errors import ConfigError, QuantizationError
 from crvq.finetune.free_values import nothing_to_train
 from crvq.methods import LinearInput, LinearShape, Method, QuantizedLinear
+from crvq.models.activations import HiddenStates
 from crvq.models.block_stream import BlockStream
 from crvq.models.blocks import LinearSlot, find_slots
 from crvq.models.second_moments import InputCollector
@@ -55,6 +56,7 @@ class BlockwiseQuantizer:
         config = context.config
         self._name, self._blocks, self._stream = name, list(blocks), stream
         self._method, self._store, self._listener = method, store, context.listener
+        self._residence = context.residence
         self._seed, self._skip = config.seed, config.model.skip_linears
         self._quantized_stream = config.calibration.stream == "quantized"
         self._tuner = BlockTuner(config, stream) if config.finetune.block is not None else None
@@ -74,36 +76,49 @@ class BlockwiseQuantizer:
         self._listener.stage_started("quantize", len(self._blocks))
         started = time.perf_counter()
         for index in range(len(self._blocks)):
-            begun = time.perf_counter()
-            if self._store.holds(index):
-                rows = self._restore(index)
-                self._listener.block_quantized(index, rows, 0.0)
-                self._listener.stage_advanced("quantize", f"block {index} was stored")
-                continue
-            damaged = self._store.recorded_digest(index)
-            rows = self._quantize(index)
-            if damaged is not None and damaged != self._store.recorded_digest(index):
-                # Later blocks were made from what this one was: they are made again too.
-                for message in self._store.drop_after(index):
-                    self._listener.message(message)
-            seconds = time.perf_counter() - begun
-            self._listener.block_quantized(index, rows, seconds)
-            self._listener.stage_advanced("quantize", f"block {index}")
+            with self._residence.hold(index):
+                self._quantize_or_restore(index)
         self._listener.stage_finished("quantize", time.perf_counter() - started)
 
-    def block_inputs(self, index: int) -> tuple[list[LinearInput], list[LinearSlot], list[Tensor]]:
+    def _quantize_or_restore(self, index: int) -> None:
+        begun = time.perf_counter()
+        if self._store.holds(index):
+            rows = self._restore(index)
+            self._listener.block_quantized(index, rows, 0.0)
+            self._listener.stage_advanced("quantize", f"block {index} was stored")
+            return
+        damaged = self._store.recorded_digest(index)
+        rows = self._quantize(index)
+        if damaged is not None and damaged != self._store.recorded_digest(index):
+            # Later blocks were made from what this one was: they are made again too.
+            for message in self._store.drop_after(index):
+                self._listener.message(message)
+        seconds = time.perf_counter() - begun
+        self._listener.block_quantized(index, rows, seconds)
+        self._listener.stage_advanced("quantize", f"block {index}")
+
+    def block_inputs(
+        self, index: int, *, keep_outputs: bool = False
+    ) -> tuple[list[LinearInput], list[LinearSlot], HiddenStates]:
         """Return a block's linears with the Hessian of their inputs, and the block's outputs.
 
-        The outputs are those of the weights as they are now (full precision).
+        The outputs are those of the weights as they are now (full precision); none where nothing
+        in a run needs them, unless ``keep_outputs``.
         """
         slots = find_slots(self._blocks[index], self._skip)
         collector = InputCollector(slots)
-        outputs = []
+        outputs = self._stream.hidden.empty()
         batches = self._stream.outputs(index)
-        for batch in range(len(self._stream)):
+        # Outputs of full-precision weights are targets of training, or the next block's inputs;
+        # where they are neither, windows beyond those to collect need not be computed.
+        kept_outputs = self._tuner is not None or not self._quantized_stream or keep_outputs
+        count = len(self._stream)
+        for batch in range(count if kept_outputs else min(count, self._collected)):
             # Windows beyond calibration.samples are there for fine-tuning alone.
             with collector.collecting() if batch < self._collected else nullcontext():
-                outputs.append(next(batches))
+                output = next(batches)
+            if kept_outputs:
+                outputs.append(output)
         inputs, kept = [], []
         warned: set[int] = set()
         hessians: dict[int, Hessian] = {}
@@ -161,16 +176,18 @@ class BlockwiseQuantizer:
             self._method.prepare([], kinds)
             self._method.restore_shared(stored)
             return
-        first = list(self._stream.hidden)
+        first = self._stream.hidden
+        self._stream.hidden = first.filled(first)
         shown = []
         self._listener.stage_started("prepare", max(wanted) + 1)
         started = time.perf_counter()
         for index in range(max(wanted) + 1):
-            if index in wanted:
-                inputs, _, self._stream.hidden = self.block_inputs(index)
-                shown.append(inputs)
-            else:
-                self._stream.advance(index)
+            with self._residence.hold(index):
+                if index in wanted:
+                    inputs, _, self._stream.hidden = self.block_inputs(index, keep_outputs=True)
+                    shown.append(inputs)
+                else:
+                    self._stream.advance(index)
             self._listener.stage_advanced("prepare", f"block {index}")
         self._stream.hidden = first
         self._method.prepare(shown, kinds)
@@ -230,7 +247,7 @@ class BlockwiseQuantizer:
         slots: dict[str, LinearSlot],
         weights: dict[str, QuantizedWeight],
         rows: list[LayerRow],
-        outputs: list[Tensor],
+        outputs: HiddenStates,
     ) -> None:
         """Train the block if that is asked for, and store it."""
         tuned = None

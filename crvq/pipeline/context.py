@@ -27,7 +27,9 @@ from crvq.methods.budget import BudgetError
 from crvq.methods.registry import method_quantizes
 from crvq.models.blocks import find_blocks
 from crvq.models.load import LoadedModel, context_limit, load_model
+from crvq.models.placement import Wanted
 from crvq.models.precision import resolve_activation_dtype, resolve_device
+from crvq.models.residence import Residence, model_device
 from crvq.pipeline.fingerprint import KnownResults, model_digest
 from crvq.sources.cache import cache_folder
 from crvq.tracking.events import RunListener
@@ -194,14 +196,19 @@ class RunContext:
         return self.loaded.model
 
     @property
+    def residence(self) -> Residence:
+        """Where the model's blocks are."""
+        return self.loaded.residence
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next(self.model.parameters()).device
+        return model_device(self.model)
 
     @cached_property
     def weights(self) -> str:
         """Digest of the full-precision model; first asked for before any weight changes."""
-        return model_digest(self.model)
+        return model_digest(self.model, self.residence)
 
     @cached_property
     def blocks(self) -> tuple[str, list[nn.Module]]:
@@ -251,11 +258,34 @@ def prepare(config: RunConfig, asked: RunConfig | None = None) -> RunContext:
     torch.manual_seed(config.seed)
     cache = cache_folder(asked.cache_dir)
     begun = time.perf_counter()
-    loaded = load_model(config.model, cache, device)
+    if asked.placement in ("host", "disk") and config.finetune.end_to_end is not None:
+        raise ConfigError(
+            f"placement={asked.placement}: end-to-end fine-tuning trains all blocks at once, so "
+            "the whole model must be in memory; set placement=device, or finetune=block"
+        )
+    wanted = Wanted(
+        "device" if config.finetune.end_to_end is not None else asked.placement,
+        _tokens_at_once(config),
+        cache / "hidden_states",
+    )
+    loaded = load_model(config.model, cache, device, wanted)
     texts = read_texts(config, loaded, cache, calibrates=method_quantizes(config.method))
     context = in_context(config, loaded, texts, activation_dtype, cache)
     context.load_seconds = time.perf_counter() - begun
     return context
+
+
+def _tokens_at_once(config: RunConfig) -> int:
+    """Return an upper limit of the tokens whose hidden states are held at once."""
+    calibration = config.finetune.windows(config.calibration) * config.calibration.length
+    # Fine-tuning holds the targets too.
+    calibration *= 2 if config.finetune.block is not None else 1
+    unlimited = 256
+    evaluated = [
+        (dataset.max_windows or unlimited) * dataset.context
+        for dataset in config.eval.perplexity.values()
+    ]
+    return max([calibration, *evaluated])
 
 
 def in_context(

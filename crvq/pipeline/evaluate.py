@@ -110,14 +110,15 @@ class PerplexityMeasure:
         stage = f"perplexity of {label} on {name}"
         context.listener.stage_started(stage, len(text.windows))
         begun = time.perf_counter()
-        result = perplexity(
-            context.model,
-            text.windows,
-            context.device,
-            context.activation_dtype,
-            on_window=lambda: context.listener.stage_advanced(stage),
-            overlap=text.overlap,
-        )
+        with _computed(context, text.windows):
+            result = perplexity(
+                context.model,
+                text.windows,
+                context.device,
+                context.activation_dtype,
+                on_window=lambda: context.listener.stage_advanced(stage),
+                overlap=text.overlap,
+            )
         context.listener.stage_finished(stage, time.perf_counter() - begun)
         return result.perplexity
 
@@ -131,6 +132,16 @@ class PerplexityMeasure:
         self._context.results.set_perplexity(
             name, **values, **described(text), stride=config.stride
         )
+
+
+def _computed(context: RunContext, windows: torch.Tensor) -> AbstractContextManager[None]:
+    """Take the windows through streamed blocks, one block at a time; else do nothing."""
+    count = len(context.blocks[1])
+    return context.residence.computed(
+        windows,
+        context.activation_dtype,
+        lambda index: context.listener.note(f"reading block {index + 1} of {count}"),
+    )
 
 
 def described(text: EvaluationText) -> dict[str, object]:
@@ -174,13 +185,14 @@ class AgreementMeasure:
         stage = f"full precision's predictions on {self._dataset}"
         context.listener.stage_started(stage, len(self._windows))
         begun = time.perf_counter()
-        self._reference = final_hidden_states(
-            context.model,
-            self._windows,
-            context.device,
-            context.activation_dtype,
-            on_window=lambda: context.listener.stage_advanced(stage),
-        )
+        with _computed(context, self._windows):
+            self._reference = final_hidden_states(
+                context.model,
+                self._windows,
+                context.device,
+                context.activation_dtype,
+                on_window=lambda: context.listener.stage_advanced(stage),
+            )
         context.listener.stage_finished(stage, time.perf_counter() - begun)
 
     def quantized(self) -> None:
@@ -190,14 +202,15 @@ class AgreementMeasure:
         stage = f"agreement with full precision on {self._dataset}"
         context.listener.stage_started(stage, len(self._windows))
         begun = time.perf_counter()
-        result = agreement(
-            context.model,
-            self._windows,
-            self._reference,
-            context.device,
-            context.activation_dtype,
-            on_window=lambda: context.listener.stage_advanced(stage),
-        )
+        with _computed(context, self._windows):
+            result = agreement(
+                context.model,
+                self._windows,
+                self._reference,
+                context.device,
+                context.activation_dtype,
+                on_window=lambda: context.listener.stage_advanced(stage),
+            )
         self._reference = None
         context.listener.stage_finished(stage, time.perf_counter() - begun)
         context.results.set_agreement(

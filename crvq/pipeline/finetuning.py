@@ -29,6 +29,7 @@ from crvq.finetune.free_values import (
 from crvq.finetune.teacher import Student, Teacher, student_of
 from crvq.finetune.training import TrainingState
 from crvq.finetune.training_file import is_of_another_training
+from crvq.models.activations import HiddenStates
 from crvq.models.block_stream import BlockStream
 from crvq.models.blocks import LinearSlot, find_slots
 from crvq.pipeline.context import RunContext
@@ -56,7 +57,7 @@ class BlockTuner:
         self._passes = config.finetune.block.batch_size // passed
         apart = config.calibration.stream == "quantized"
         self._follows_model = apart and config.finetune.block.targets == "model"
-        self._reference: list[Tensor] | None = None
+        self._reference: HiddenStates | None = None
 
     def before_quantization(self, index: int) -> None:
         """Take the full-precision model's own activations past the block, if they are targets."""
@@ -64,9 +65,9 @@ class BlockTuner:
             return
         hidden = self._reference if self._reference is not None else self._stream.hidden
         with torch.no_grad():
-            self._reference = [
+            self._reference = self._stream.hidden.filled(
                 self._stream.output(index, batch, one) for batch, one in enumerate(hidden)
-            ]
+            )
 
     def tune(
         self,

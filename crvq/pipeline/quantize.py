@@ -22,6 +22,7 @@ from crvq.pipeline.failures import memory_advice
 from crvq.pipeline.finetuning import EndToEndStage
 from crvq.pipeline.fingerprint import ROUNDING_ONLY, fingerprint
 from crvq.pipeline.run_folder import ATTEMPTS, BEFORE_END_TO_END, CHECKPOINT, STATE_FILE
+from crvq.pipeline.stored_model import from_store
 from crvq.tracking.csv_files import FINETUNE_FILE, LAYERS_FILE, write_finetune, write_layers
 from crvq.tracking.events import LayerRow, Listeners, training_from_dict
 from crvq.tracking.record_schema import RecordError, load_record
@@ -70,7 +71,12 @@ def quantize(context: RunContext) -> BlockStore:
     if stored:
         context.listener.message(f"resuming with {len(stored)} completed blocks")
     stream = BlockStream(
-        context.model, blocks, windows, config.calibration.batch_size, context.activation_dtype
+        context.model,
+        blocks,
+        windows,
+        config.calibration.batch_size,
+        context.activation_dtype,
+        context.residence,
     )
     quantizer = BlockwiseQuantizer(name, blocks, stream, context.method, store, context)
     results.set_effective(**{**context.fitted, **context.method.effective(context.shapes)})
@@ -89,6 +95,7 @@ def quantize(context: RunContext) -> BlockStore:
                 store = end_to_end.run(name, blocks, store)
         finally:
             results.add_seconds("finetune_end_to_end", time.perf_counter() - begun)
+    context.residence.follow(from_store(store, config.model.skip_linears))
     _record_bits(context, store)
     return store
 

@@ -11,16 +11,23 @@ from torch import Tensor, nn
 from crvq.checkpoint import BlockStore, ModelShapes, StoredBlock
 from crvq.errors import CheckpointError
 from crvq.models.blocks import find_blocks, find_slots
+from crvq.models.residence import IN_MEMORY, PutStored, Residence
 from crvq.weights.quantized import QuantizedWeight
 
 
-def restore_model(model: nn.Module, store: BlockStore, skip: Sequence[str] = ()) -> None:
+def restore_model(
+    model: nn.Module,
+    store: BlockStore,
+    skip: Sequence[str] = (),
+    residence: Residence = IN_MEMORY,
+) -> None:
     """Write all that ``store`` holds into ``model``.
 
     Args:
         model: in full precision, with the weights that the store's blocks were made from.
         store: with every block of the model.
         skip: name endings of linear layers that stay in full precision.
+        residence: where the model's blocks are: streamed ones are written when they are read.
 
     Raises:
         CheckpointError: a block is missing or damaged.
@@ -32,9 +39,21 @@ def restore_model(model: nn.Module, store: BlockStore, skip: Sequence[str] = ())
             f"{store.folder} holds {whole} of {len(blocks)} blocks undamaged; run the command "
             "that made the run again: it quantizes the damaged blocks again"
         )
-    for index, block in enumerate(blocks):
-        put_block(block, store.load_block(index, ModelShapes.of(block, skip)), skip)
+    put_stored = from_store(store, skip)
+    residence.follow(put_stored)
+    if not residence.streamed:
+        for index, block in enumerate(blocks):
+            put_stored(index, block)
     put_outer(model, store)
+
+
+def from_store(store: BlockStore, skip: Sequence[str]) -> PutStored:
+    """Return a function that puts the stored weights of a block into the module."""
+
+    def put_stored(index: int, block: nn.Module) -> None:
+        put_block(block, store.load_block(index, ModelShapes.of(block, skip)), skip)
+
+    return put_stored
 
 
 def put_block(block: nn.Module, stored: StoredBlock, skip: Sequence[str]) -> None:
