@@ -220,14 +220,16 @@ class BlockwiseQuantizer:
         by_kind = {slot.kind: slot for slot in slots}
         collected = time.perf_counter()
         self.seconds["calibrate"] += collected - begun
-        results: list[QuantizedLinear] = []
+        rows: list[LayerRow] = []
+        weights: dict[str, QuantizedWeight] = {}
+        # Written one by one, so that neither dense weights nor sources of a whole block are kept;
+        # the method has its own copies of what is still to come.
         for result in self._method.quantize_block(index, inputs):
-            results.append(result)
-            self._listener.linear_quantized(_row(index, result))
-        rows = [_row(index, result) for result in results]
-        for result in results:
+            rows.append(_row(index, result))
+            weights[result.source.kind] = result.weight
             by_kind[result.source.kind].write(result.weight.dequantize())
-        weights = {result.source.kind: result.weight for result in results}
+            self._listener.linear_quantized(rows[-1])
+        del inputs
         quantized = time.perf_counter()
         self.seconds["quantize"] += quantized - collected
         self._finetune(index, by_kind, weights, rows, outputs)

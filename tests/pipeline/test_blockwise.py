@@ -8,6 +8,7 @@ from crvq.errors import QuantizationError
 from crvq.methods import create_method
 from crvq.models.block_stream import BlockStream
 from crvq.models.blocks import find_blocks, find_slots
+from crvq.models.residence import IN_MEMORY
 from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.pipeline.fingerprint import derived_seed
 from crvq.tracking.events import RunListener
@@ -55,7 +56,7 @@ def quantizer_of(compose_run, tmp_path):
         heard = Heard()
         store, _ = BlockStore.open(tmp_path / "checkpoint", {})
         stream = BlockStream(model, blocks, batch, 2, torch.float32)
-        context = SimpleNamespace(config=config, listener=heard)
+        context = SimpleNamespace(config=config, listener=heard, residence=IN_MEMORY)
         return BlockwiseQuantizer(name, blocks, stream, method, store, context), method, heard
 
     return quantizer
