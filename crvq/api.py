@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from crvq.config import CalibrationConfig, ModelConfig, RunConfig
 from crvq.config.finetune import FinetuneConfig, check_finetune
 from crvq.config.presets import finetune_preset, method_preset
+from crvq.config.rotation import RotationConfig
 from crvq.config.run import BudgetConfig
 from crvq.config.strict import StrictModel
 from crvq.data.bos import resolve_bos
@@ -84,6 +85,7 @@ def quantize(
     *,
     text: str | Sequence[str] | Tensor,
     bits: float | None = None,
+    rotation: str | RotationConfig = "none",
     samples: int = 8,
     length: int | None = None,
     finetune: str | FinetuneConfig | None = None,
@@ -104,6 +106,8 @@ def quantize(
         text: to calibrate on: a text, several documents, or token windows ``(samples, length)``.
         bits: average bits per quantized weight to aim for, everything counted; None: as the
             method's parameters say.
+        rotation: ``none``, ``hadamard``, ``block_hadamard``, or a typed configuration: the basis in
+            which the method works.
         samples: windows drawn from the text; fine-tuning may draw more.
         length: tokens per window; None: 1024, or the model's context if that is shorter.
         finetune: a preset by name (``block``, ``block_e2e``), a typed configuration, or None.
@@ -139,6 +143,9 @@ def quantize(
         budget=BudgetConfig(bits=bits),
         method=name,
         method_params=params,
+        rotation=(
+            rotation if isinstance(rotation, RotationConfig) else RotationConfig(kind=rotation)
+        ),
         calibration=CalibrationConfig(samples=samples, length=length, seed=seed),
         finetune=tuning or FinetuneConfig(),
     )

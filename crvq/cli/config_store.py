@@ -21,6 +21,7 @@ from crvq.config import (
     GenerationConfig,
     ModelConfig,
     PerplexityConfig,
+    RotationConfig,
     RunConfig,
     TrackingConfig,
     ZeroShotConfig,
@@ -32,6 +33,7 @@ from crvq.methods.catalog import CATALOG
 _GROUPS: dict[tuple[str, str], type[BaseModel]] = {
     ("model", "_base"): ModelConfig,
     ("budget", "_base"): BudgetConfig,
+    ("rotation", "_base"): RotationConfig,
     ("calibration", "_base"): CalibrationConfig,
     ("finetune", "_base"): FinetuneConfig,
     ("finetune/stage", "block"): BlockConfig,
@@ -44,7 +46,16 @@ _GROUPS: dict[tuple[str, str], type[BaseModel]] = {
     ("eval/tasks", "_base"): ZeroShotConfig,
     ("tracking", "_base"): TrackingConfig,
 }
-_CHOSEN = ("model", "budget", "method", "method_params", "calibration", "finetune", "eval")
+_CHOSEN = (
+    "model",
+    "budget",
+    "method",
+    "method_params",
+    "rotation",
+    "calibration",
+    "finetune",
+    "eval",
+)
 """Keys of a run that are groups, or a method's own."""
 
 

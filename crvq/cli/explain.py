@@ -18,7 +18,7 @@ LONGEST_SHOWN = 80
 """Characters of a refused value that a message shows."""
 LONGEST_MESSAGE = 600
 _OPTION = re.compile(r"[\w.-]{1,100}(/[\w.-]{1,100}){0,3}")
-_GROUPS = ("model", "budget", "method", "calibration", "finetune", "eval", "tracking")
+_GROUPS = ("model", "budget", "method", "rotation", "calibration", "finetune", "eval", "tracking")
 
 Compose = Callable[[list[str]], DictConfig]
 

@@ -54,6 +54,10 @@ def typed_config(config: DictConfig) -> RunConfig:
             f"budget.bits={typed.budget.bits:g}: method {method} has no rule for a budget; set "
             f"budget=layout and its own parameters, or choose one of {able}"
         )
+    if typed.rotation.asked and not method_quantizes(method):
+        raise ConfigError(
+            f"rotation={typed.rotation.kind}: method {method} quantizes nothing; set rotation=none"
+        )
     return typed
 
 

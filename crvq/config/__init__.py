@@ -8,6 +8,7 @@ from crvq.config.evaluation import (
     PerplexityConfig,
 )
 from crvq.config.model import ModelConfig
+from crvq.config.rotation import RotationConfig
 from crvq.config.run import BudgetConfig, RunConfig
 from crvq.config.strict import StrictModel
 from crvq.config.text import TextConfig
@@ -22,6 +23,7 @@ __all__ = [
     "GenerationConfig",
     "ModelConfig",
     "PerplexityConfig",
+    "RotationConfig",
     "RunConfig",
     "StrictModel",
     "TextConfig",

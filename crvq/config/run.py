@@ -11,6 +11,7 @@ from crvq.config.calibration import CalibrationConfig
 from crvq.config.evaluation import EvalConfig
 from crvq.config.finetune import FinetuneConfig
 from crvq.config.model import ModelConfig
+from crvq.config.rotation import RotationConfig
 from crvq.config.strict import Neutral, NeutralAt, StrictModel, usable_path
 from crvq.config.tracking import TrackingConfig
 
@@ -76,6 +77,7 @@ class RunConfig(StrictModel):
     budget: BudgetConfig = BudgetConfig()
     method: str = Field(description="the name of a registered method")
     method_params: Any = Field(description="the method's own parameters, typed by the method")
+    rotation: Annotated[RotationConfig, NeutralAt(RotationConfig())] = RotationConfig()
     calibration: CalibrationConfig
     finetune: FinetuneConfig = FinetuneConfig()
     # A run is its quantized model: measurements asked for later are added to the same record.

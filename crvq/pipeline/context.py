@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from crvq.config import RunConfig, TextConfig
+from crvq.config.strict import StrictModel
 from crvq.data.bos import Bos, resolve_bos
 from crvq.data.documents import Documents
 from crvq.data.evaluation_windows import cut_windows
@@ -25,6 +26,7 @@ from crvq.errors import ConfigError, CrvqError
 from crvq.methods import LinearShape, Method, create_method
 from crvq.methods.budget import BudgetError
 from crvq.methods.registry import method_quantizes
+from crvq.methods.rotated import RotatedMethod
 from crvq.models.blocks import find_blocks
 from crvq.models.load import LoadedModel, context_limit, load_model
 from crvq.models.placement import Wanted
@@ -134,6 +136,14 @@ def _documents(config: TextConfig, cache: Path, loaded: LoadedModel, key: str) -
         raise type(error)(f"{key}: {error}") from error
 
 
+def run_method(config: RunConfig, params: StrictModel) -> Method:
+    """Return the run's method with some parameters, in a rotated basis where that is asked for."""
+    method = create_method(config.method, params, config.seed)
+    if not config.rotation.asked or not method.quantizes:
+        return method
+    return RotatedMethod(method, config.rotation)
+
+
 def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShape]) -> Method:
     """Return the method with the parameters that its rule finds for the budget; itself without one.
 
@@ -155,7 +165,7 @@ def within_budget(config: RunConfig, method: Method, shapes: Sequence[LinearShap
         if config.budget.if_infeasible == "error":
             raise
         fitted = method.fit_budget(error.nearest, shapes)
-    return create_method(config.method, fitted, config.seed)
+    return run_method(config, fitted)
 
 
 def fitted_params(config: RunConfig, method: Method) -> dict[str, Any]:
@@ -302,7 +312,7 @@ def in_context(
     """
     from crvq.pipeline.blockwise import linear_shapes
 
-    method = create_method(config.method, config.method_params, config.seed)
+    method = run_method(config, config.method_params)
     shapes: list[LinearShape] = []
     if method.quantizes:
         name, blocks = find_blocks(loaded.model)

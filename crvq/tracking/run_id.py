@@ -9,6 +9,7 @@ from typing import Any
 
 from crvq.config import RunConfig
 from crvq.config.finetune import FINETUNE_REVISION
+from crvq.config.rotation import ROTATION_REVISION
 from crvq.config.strict import is_neutral
 from crvq.methods.registry import algorithm_revisions
 
@@ -38,12 +39,14 @@ def algorithm(config: RunConfig) -> dict[str, int]:
     """Return the revision of every algorithm that a run's quantized model depends on.
 
     Returns:
-        ``{"crvq": 1, "solver": 2}``; with fine-tuning also ``"finetune"``.
+        ``{"crvq": 1, "solver": 2}``; with a rotation or fine-tuning also those.
 
     Raises:
         ConfigError: no such method.
     """
     revisions = algorithm_revisions(config.method)
+    if config.rotation.asked:
+        revisions["rotation"] = ROTATION_REVISION
     return {**revisions, "finetune": FINETUNE_REVISION} if config.finetune.asked else revisions
 
 

@@ -13,6 +13,7 @@ from crvq.weights import (  # noqa: F401
     column_vq,
     partial_binary,
     patch_vq,
+    rotated,
     row_column_binary,
     row_lookup,
     split_binary,

@@ -1,6 +1,7 @@
 """What follows from a format's declared fields, for every registered format."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -152,6 +153,8 @@ def test_a_value_of_another_shape_is_not_packed():
 
 def recoded(weight):
     """The same weight with its first row's codes (or signs) replaced by the last row's."""
+    if hasattr(weight, "inner"):
+        return replace(weight, inner=recoded(weight.inner))
     for field in ("codes", "signs"):
         if hasattr(weight, field):
             getattr(weight, field)[0] = getattr(weight, field)[-1]

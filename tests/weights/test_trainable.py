@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crvq.vq.grouped_codebooks import PatchLayout, store_patches
+from crvq.vq.rotation import draw_rotation
 from crvq.vq.uniform_grid import storable_steps
 from crvq.weights.patch_vq import PatchWeight
+from crvq.weights.rotated import RotatedWeight
 from crvq.weights.trainable import EntryGradients, trainable
 from crvq.weights.uniform import UniformWeight
 from tests.weights.test_additive import additive_weight
@@ -54,7 +56,19 @@ def patch_weight(scaled=True, seed=0):
     )
 
 
+def rotated_weight(inner):
+    rotation = draw_rotation(
+        torch.rand(inner.in_features, generator=torch.Generator().manual_seed(3)),
+        4,
+        0.2,
+        torch.Generator().manual_seed(4),
+    )
+    return RotatedWeight(inner, rotation)
+
+
 WEIGHTS = {
+    "rotated additive": lambda: rotated_weight(additive_weight()),
+    "rotated uniform": lambda: rotated_weight(uniform_weight()),
     "additive": lambda: additive_weight(),
     "additive, natural order, shared": lambda: additive_weight("none", codebook_set="together"),
     "additive, int8": lambda: additive_weight("critical_first", dtype="int8"),
