@@ -26,7 +26,7 @@ def walked(model, batch, batch_size=2, dtype=torch.float32):
     stream = BlockStream(model, blocks, batch, batch_size, dtype)
     for index in range(len(blocks)):
         stream.advance(index)
-    return torch.cat(stream.hidden)
+    return torch.cat(list(stream.hidden))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -6,6 +6,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from crvq.models.digest import model_digest, tensor_digest, tokenizer_digest, weights_digest
+from crvq.models.residence import IN_MEMORY
 
 
 def test_a_tensors_digest_heeds_values_shape_and_type():
@@ -20,12 +21,12 @@ def test_a_tensors_digest_heeds_values_shape_and_type():
 def test_a_models_digest_heeds_every_weight_and_its_name():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    digest = weights_digest(model)
+    digest = weights_digest(IN_MEMORY.tensors(model))
     swapped = nn.Sequential(model[1], model[0])
-    assert weights_digest(swapped) != digest
+    assert weights_digest(IN_MEMORY.tensors(swapped)) != digest
     with torch.no_grad():
         model[1].bias[2] += 1e-3
-    assert weights_digest(model) != digest
+    assert weights_digest(IN_MEMORY.tensors(model)) != digest
 
 
 def reloaded(folder, change=None):
@@ -49,7 +50,7 @@ def reloaded(folder, change=None):
 def test_a_models_digest_heeds_what_equal_weights_compute(model_folder, change):
     one = reloaded(model_folder)
     other = reloaded(model_folder, change)
-    assert weights_digest(one) == weights_digest(other)
+    assert weights_digest(IN_MEMORY.tensors(one)) == weights_digest(IN_MEMORY.tensors(other))
     assert model_digest(one) != model_digest(other)
 
 
