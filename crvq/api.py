@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,6 +86,7 @@ def quantize(
     text: str | Sequence[str] | Tensor,
     bits: float | None = None,
     rotation: str | RotationConfig = "none",
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
     samples: int = 8,
     length: int | None = None,
     finetune: str | FinetuneConfig | None = None,
@@ -108,6 +109,8 @@ def quantize(
             method's parameters say.
         rotation: ``none``, ``hadamard``, ``block_hadamard``, or a typed configuration: the basis in
             which the method works.
+        overrides: other parameters of the method for some linear layers, by pattern of their full
+            name: ``{"*.down_proj": {"codebook_bits": 10}}``.
         samples: windows drawn from the text; fine-tuning may draw more.
         length: tokens per window; None: 1024, or the model's context if that is shorter.
         finetune: a preset by name (``block``, ``block_e2e``), a typed configuration, or None.
@@ -143,6 +146,7 @@ def quantize(
         budget=BudgetConfig(bits=bits),
         method=name,
         method_params=params,
+        overrides={pattern: dict(values) for pattern, values in (overrides or {}).items()},
         rotation=(
             rotation if isinstance(rotation, RotationConfig) else RotationConfig(kind=rotation)
         ),

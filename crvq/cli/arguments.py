@@ -15,7 +15,8 @@ def tidy_arguments(arguments: list[str]) -> list[str]:
     """Put flags before overrides, and write short forms out.
 
     Hydra's parser takes overrides in one row only, not on both sides of a flag. ``budget=2`` is
-    short for ``budget.bits=2``, and ``tracking=wandb`` for ``tracking=offline``, which is W&B.
+    short for ``budget.bits=2``, ``method.overrides=`` for ``overrides=`` (of whatever method), and
+    ``tracking=wandb`` for ``tracking=offline``, which is W&B.
     """
     overrides = get_args_parser().parse_intermixed_args(arguments).overrides
     flags = [argument for argument in arguments if argument not in overrides]
@@ -26,4 +27,6 @@ def written_out(override: str) -> str:
     """Return an override without its short form."""
     if _BITS.fullmatch(override):
         return override.replace("budget=", "budget.bits=", 1)
+    if override.startswith("method.overrides="):
+        return override.removeprefix("method.")
     return _TRACKING.get(override, override)

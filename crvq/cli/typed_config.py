@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from crvq.cli.explain import shown
 from crvq.config import ModelConfig, RunConfig, TextConfig
 from crvq.config.finetune import check_finetune
-from crvq.config.strict import sections
+from crvq.config.strict import StrictModel, sections
 from crvq.errors import ConfigError
 from crvq.methods.registry import (
     fits_budget,
@@ -48,6 +48,7 @@ def typed_config(config: DictConfig) -> RunConfig:
         raise ConfigError(_explain(error, RunConfig, ())) from error
     _check_sources(typed)
     _check_finetune(typed)
+    _check_overrides(typed, params_type)
     if typed.budget.bits is not None and not fits_budget(method):
         able = ", ".join(name for name in method_names() if fits_budget(name))
         raise ConfigError(
@@ -59,6 +60,23 @@ def typed_config(config: DictConfig) -> RunConfig:
             f"rotation={typed.rotation.kind}: method {method} quantizes nothing; set rotation=none"
         )
     return typed
+
+
+def _check_overrides(config: RunConfig, params_type: type[StrictModel]) -> None:
+    """Every pattern's parameters must be the method's, and fit to its others."""
+    if config.overrides and config.budget.bits is not None:
+        raise ConfigError(
+            f"budget.bits={config.budget.bits:g} chooses the parameters of all linear layers, and "
+            "overrides would change the bits that it comes to; set one of them"
+        )
+    if config.overrides and not method_quantizes(config.method):
+        raise ConfigError(f"overrides: method {config.method} quantizes nothing")
+    for pattern, values in (config.overrides or {}).items():
+        try:
+            params_type.model_validate({**config.method_params.model_dump(), **values})
+        except ValidationError as error:
+            place = f"overrides.{pattern}"
+            raise ConfigError(_explain(error, params_type, (place,))) from error
 
 
 def _check_sources(config: RunConfig) -> None:

@@ -77,6 +77,11 @@ class RunConfig(StrictModel):
     budget: BudgetConfig = BudgetConfig()
     method: str = Field(description="the name of a registered method")
     method_params: Any = Field(description="the method's own parameters, typed by the method")
+    overrides: Annotated[dict[str, dict[str, Any]] | None, NeutralAt(None)] = Field(
+        None,
+        description="other parameters of the method for some linear layers, by pattern of their "
+        "full name: '{*.down_proj: {codebook_bits: 10}, model.layers.0.*: {critical_ratio: 0.1}}'",
+    )
     rotation: Annotated[RotationConfig, NeutralAt(RotationConfig())] = RotationConfig()
     calibration: CalibrationConfig
     finetune: FinetuneConfig = FinetuneConfig()
@@ -99,6 +104,11 @@ class RunConfig(StrictModel):
                 f"begins with a letter, a digit or '_'; set experiment={fitting}"
             )
         return name
+
+    @field_validator("overrides")
+    @classmethod
+    def _no_overrides_are_none(cls, overrides: dict[str, Any] | None) -> dict[str, Any] | None:
+        return overrides or None
 
     @field_validator("device")
     @classmethod

@@ -288,6 +288,15 @@ def linear_shapes(blocks: Sequence[nn.Module], skip: Sequence[str]) -> list[Line
     return [LinearShape(slot.kind, *slot.shape) for slot in slots]
 
 
+def linear_names(name: str, blocks: Sequence[nn.Module], skip: Sequence[str]) -> list[str]:
+    """Return the full names of all linear layers, in the order of `linear_shapes`."""
+    return [
+        f"{name}.{index}.{slot.kind}"
+        for index, block in enumerate(blocks)
+        for slot in find_slots(block, skip)
+    ]
+
+
 def _row(block: int, result: QuantizedLinear) -> LayerRow:
     bits, weights = result.weight.bits(), result.source.weight.numel()
     notes = list(result.notes)

@@ -25,6 +25,7 @@ from crvq.data.windows import calibration_windows, check_context
 from crvq.errors import ConfigError, CrvqError
 from crvq.methods import LinearShape, Method, create_method
 from crvq.methods.budget import BudgetError
+from crvq.methods.overridden import OverriddenMethod, check_patterns
 from crvq.methods.registry import method_quantizes
 from crvq.methods.rotated import RotatedMethod
 from crvq.models.blocks import find_blocks
@@ -138,7 +139,10 @@ def _documents(config: TextConfig, cache: Path, loaded: LoadedModel, key: str) -
 
 def run_method(config: RunConfig, params: StrictModel) -> Method:
     """Return the run's method with some parameters, in a rotated basis where that is asked for."""
-    method = create_method(config.method, params, config.seed)
+    if config.overrides:
+        method: Method = OverriddenMethod(config.method, params, config.overrides, config.seed)
+    else:
+        method = create_method(config.method, params, config.seed)
     if not config.rotation.asked or not method.quantizes:
         return method
     return RotatedMethod(method, config.rotation)
@@ -310,7 +314,7 @@ def in_context(
     Raises:
         ConfigError: no linear layer is left to quantize, or the bit budget is infeasible.
     """
-    from crvq.pipeline.blockwise import linear_shapes
+    from crvq.pipeline.blockwise import linear_names, linear_shapes
 
     method = run_method(config, config.method_params)
     shapes: list[LinearShape] = []
@@ -322,6 +326,9 @@ def in_context(
                 f"model.skip_linears={list(config.model.skip_linears)} leaves no linear layer of "
                 f"{name} to quantize; leave some, or set method=full_precision"
             )
+        check_patterns(
+            config.overrides or {}, linear_names(name, blocks, config.model.skip_linears)
+        )
         method = within_budget(config, method, shapes)
     context = RunContext(config, loaded, texts, method, shapes, activation_dtype, cache)
     _ = context.weights  # the digest of the full-precision weights, while they are that

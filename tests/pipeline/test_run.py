@@ -11,7 +11,9 @@ from crvq.errors import ConfigError, CrvqError, QuantizationError, SourceError
 from crvq.methods.registry import METHODS
 from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.pipeline.run import run, run_folder
+from crvq.tracking.csv_files import read_layers
 from crvq.tracking.record_schema import read_record
+from crvq.tracking.run_id import run_id
 
 
 @pytest.fixture
@@ -235,3 +237,34 @@ def test_a_budget_that_no_method_heeds_is_refused(compose_run):
 def test_registered_classes_are_all_typed():
     for name in METHODS:
         assert issubclass(METHODS.get(name).Params, StrictModel)
+
+
+def test_overrides_reach_the_layers_they_name_and_the_identity(compose_run):
+    plain = compose_run()
+    config = compose_run(
+        "overrides={*.down_proj:{codebook_bits:5},model.layers.0.*:{max_rounds:2}}"
+    )
+    assert run_id(config) != run_id(plain)
+    folder = run(config)
+    rows = read_layers(folder / "layers.csv")
+    bits = {(row.block, row.kind): row.bits for row in rows}
+    before = {(r.block, r.kind): r.bits for r in read_layers(run(plain) / "layers.csv")}
+    for (block, kind), value in bits.items():
+        assert (value > before[block, kind]) == (kind == "mlp.down_proj")
+    assert run(config) == folder  # found again: the same run
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["overrides={*.down_proj:{codebok_bits:5}}"], "did you mean codebook_bits"),
+        (
+            ["overrides={*.down_proj:{codebook_bits:99}}"],
+            r"overrides\.\*\.down_proj\.codebook_bits",
+        ),
+        (["overrides={*.q:{codebook_bits:5}}", "budget.bits=2"], "set one of them"),
+    ],
+)
+def test_wrong_overrides_are_refused(compose_run, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        compose_run(*overrides)
