@@ -24,6 +24,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from crvq.cli.explain import check_option, explain_composition
+from crvq.cli.search import TARGET as SEARCH
+from crvq.cli.search import check_search
 from crvq.cli.search_path import register_plugins
 from crvq.cli.typed_config import resolve
 from crvq.errors import ConfigError
@@ -105,11 +107,21 @@ class _Planner:
             job = self._compose(overrides, RunMode.RUN) if swept else sweep
             task = tuple(_task(job))
             return Plan([PlannedJob(task, _without_hydra(job))], 1, multirun=False)
+        if sweep.hydra.sweeper._target_ == SEARCH:
+            return self._plan_search(sweep)
         if sweep.hydra.sweeper._target_ != BasicSweeperConf._target_:
             return Plan([], None, multirun=True)
         split = self._split(sweep)
         jobs = [self._job(sweep, job) for job in split[:MOST_CHECKED]]
         return Plan(jobs, len(split), multirun=True)
+
+    def _plan_search(self, sweep: DictConfig) -> Plan:
+        """Compose one job of a search, with the first value of each key that is searched."""
+        parsed = self._parse(_task(sweep))
+        first = check_search(sweep.hydra.sweeper, parsed)
+        fixed = [one.input_line or "" for one in parsed if not one.is_sweep_override()]
+        job = (*fixed, *(f"{key}={value}" for key, value in first.items()))
+        return Plan([self._job(sweep, job)], None, multirun=True)
 
     def _parse(self, overrides: list[str]) -> list[Override]:
         parser = OverridesParser.create(config_loader=self._hydra.config_loader)
