@@ -11,6 +11,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from crvq.cli.launchers import EXTRAS
 from crvq.errors import ConfigError
 from crvq.methods.catalog import CATALOG
 
@@ -112,6 +113,12 @@ def _unknown_option(group: str, chosen: str, text: str) -> str:
     known = [one for one in listed if not one.startswith("_")]
     close = get_close_matches(chosen, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
+    if group == "hydra/launcher" and chosen in EXTRAS:
+        return (
+            f"hydra/launcher={chosen.removeprefix('submitit_')}: its package is not installed; run "
+            f"`pip install 'crvq[{EXTRAS[chosen]}]'` (in a checkout `pip install -c "
+            f"constraints.txt -e '.[{EXTRAS[chosen]}]'`)"
+        )
     return f"{group}={chosen}: there is no such option{hint} Known here: {', '.join(known)}"
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from crvq.cli.launchers import allocated_threads
 from crvq.cli.typed_config import comparison, typed_config, with_params
 from crvq.pipeline.run import execute, run_folder
 from crvq.report.closing import print_closing
@@ -22,7 +26,13 @@ def run_job(config: DictConfig) -> str:
     Returns:
         The run's folder.
     """
+    hydra = HydraConfig.get()
+    # Workers of a cluster may start elsewhere; relative paths are those of the command.
+    os.chdir(hydra.runtime.cwd)
     typed = typed_config(config)
+    threads = allocated_threads(hydra.launcher)
+    if typed.threads is None and threads is not None and hydra.mode == RunMode.MULTIRUN:
+        torch.set_num_threads(threads)
     announce_record(run_folder(typed))
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         # The sweep prints one table for all of its jobs.

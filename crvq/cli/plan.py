@@ -6,7 +6,7 @@ import copy
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Plan:
     total: int | None
     """Number of jobs; None where a sweeper chooses them one after the other."""
     multirun: bool
+    launcher: dict[str, Any] = field(default_factory=dict)
+    """``hydra.launcher`` of a multirun."""
 
 
 def plan_command(parsed: Namespace, conf: Path, config_name: str) -> Plan:
@@ -110,10 +112,10 @@ class _Planner:
         if sweep.hydra.sweeper._target_ == SEARCH:
             return self._plan_search(sweep)
         if sweep.hydra.sweeper._target_ != BasicSweeperConf._target_:
-            return Plan([], None, multirun=True)
+            return Plan([], None, multirun=True, launcher=_launcher(sweep))
         split = self._split(sweep)
         jobs = [self._job(sweep, job) for job in split[:MOST_CHECKED]]
-        return Plan(jobs, len(split), multirun=True)
+        return Plan(jobs, len(split), multirun=True, launcher=_launcher(sweep))
 
     def _plan_search(self, sweep: DictConfig) -> Plan:
         """Compose one job of a search, with the first value of each key that is searched."""
@@ -121,7 +123,7 @@ class _Planner:
         first = check_search(sweep.hydra.sweeper, parsed)
         fixed = [one.input_line or "" for one in parsed if not one.is_sweep_override()]
         job = (*fixed, *(f"{key}={value}" for key, value in first.items()))
-        return Plan([self._job(sweep, job)], None, multirun=True)
+        return Plan([self._job(sweep, job)], None, multirun=True, launcher=_launcher(sweep))
 
     def _parse(self, overrides: list[str]) -> list[Override]:
         parser = OverridesParser.create(config_loader=self._hydra.config_loader)
@@ -174,6 +176,11 @@ def _task(config: DictConfig) -> list[str]:
     """Return the overrides that are not Hydra's own, as they were typed."""
     overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     return [str(override) for override in overrides]
+
+
+def _launcher(sweep: DictConfig) -> dict[str, Any]:
+    launcher: Any = OmegaConf.to_container(sweep.hydra.launcher, resolve=False)
+    return {str(key): value for key, value in launcher.items()}
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
+from crvq.cli.launchers import check_launcher, is_remote
 from crvq.cli.plan import Plan, plan_command
 from crvq.cli.typed_config import comparison, typed_config, with_params
 from crvq.config import RunConfig
@@ -47,8 +48,9 @@ def check_command(
         return None
     typed = [_type_job(job.config) for job in plan.jobs]
     # Only once all of that is in order, what takes long to look at.
+    check_launcher(plan.launcher)
     for config, job in zip(typed, plan.jobs, strict=True):
-        _check_surroundings(config, job.overrides)
+        _check_surroundings(config, job.overrides, remote=is_remote(plan.launcher))
     return plan, typed
 
 
@@ -69,9 +71,17 @@ def _type_job(config: DictConfig) -> RunConfig:
     return typed
 
 
-def _check_surroundings(config: RunConfig, overrides: tuple[str, ...]) -> None:
-    """Check devices, packages, tasks and folders. Imports only what the job asks for."""
-    if config.device.startswith("cuda"):
+def _check_surroundings(
+    config: RunConfig, overrides: tuple[str, ...], remote: bool = False
+) -> None:
+    """Check devices, packages, tasks and folders. Imports only what the job asks for.
+
+    Args:
+        config: of the job.
+        overrides: of the job.
+        remote: the job runs on another machine, whose devices cannot be seen from here.
+    """
+    if config.device.startswith("cuda") and not remote:
         from crvq.models.precision import resolve_device
 
         resolve_device(config.device)

@@ -21,7 +21,7 @@ from crvq.tracking.csv_files import (
     write_finetune,
     write_layers,
 )
-from crvq.tracking.environment import environment
+from crvq.tracking.environment import environment, slurm_job
 from crvq.tracking.events import LayerRow
 from crvq.tracking.json_values import to_json
 from crvq.tracking.record_schema import (
@@ -148,7 +148,8 @@ class RunRecord(RecordValues):
         if error is None or self._record.status == "complete":
             return
         try:
-            if isinstance(error, KeyboardInterrupt):
+            # A queueing system that takes the machine back ends the process by SystemExit.
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 self.stop()
             else:
                 self.fail(error)
@@ -178,7 +179,11 @@ def _new_record(config: RunConfig, run_id: str, sweep: str | None) -> Record:
     around = environment()
     git = around["git"]
     attempt = Attempt(
-        started=now, host=around["host"], pid=os.getpid(), git_commit=git and git["commit"]
+        started=now,
+        host=around["host"],
+        pid=os.getpid(),
+        git_commit=git and git["commit"],
+        slurm_job=slurm_job(os.environ),
     )
     return Record(
         run_id=run_id,

@@ -167,6 +167,8 @@ class Attempt(_Section):
     host: str
     pid: int
     git_commit: str | None = None
+    slurm_job: str | None = None
+    """Number of the job that Slurm ran the process in, ``ARRAY_TASK`` for a job of a sweep."""
 
 
 class Record(_Section):
