@@ -32,7 +32,7 @@ from crvq.models.placement import peak_memory
 from crvq.pipeline.context import prepare
 from crvq.pipeline.quantize import quantize
 from crvq.tracking.events import LayerRow, Listeners, RunListener
-from crvq.tracking.record_values import RecordValues
+from crvq.tracking.record_values import RecordValues, blank_record
 
 SHAPES = {
     # name: width, inside, heads, key-value heads, blocks, vocabulary
@@ -168,9 +168,7 @@ def main() -> None:
     base = psutil.Process().memory_info().rss - sum(one.nbytes for one in held)
     stop = StopAfter(given.blocks)
     with tempfile.TemporaryDirectory() as folder:
-        from crvq.api import _record
-
-        values = RecordValues(_record(typed))
+        values = RecordValues(blank_record(typed, "benchmark"))
         context.open(values, Listeners(values, stop), Path(folder))
         begun = time.perf_counter()
         with suppress(EnoughError):

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,9 @@ from crvq.pipeline.quantize import quantize as quantize_context
 from crvq.pipeline.run_folder import CHECKPOINT
 from crvq.sources.cache import cache_folder
 from crvq.tracking.events import LayerRow, Listeners, RunListener
-from crvq.tracking.json_values import to_json
 from crvq.tracking.progress import ProgressBar
-from crvq.tracking.record_schema import Record
-from crvq.tracking.record_values import RecordValues
-from crvq.tracking.run_id import algorithm, run_id
+from crvq.tracking.record_values import RecordValues, blank_record
+from crvq.tracking.run_id import run_id
 
 
 @dataclass
@@ -232,7 +229,8 @@ def _run(
         raise QuantizationError(f"method={context.config.method} quantizes nothing")
     temporary = tempfile.TemporaryDirectory(prefix="crvq-")
     folder = Path(temporary.name)
-    values = RecordValues(_record(context.config))
+    config = context.config
+    values = RecordValues(blank_record(config, run_id(config), "python"))
     begun = time.perf_counter()
     with ProgressBar() as bar:
         listeners = [values, *([bar] if progress else []), *callbacks]
@@ -247,20 +245,4 @@ def _run(
         layers=values.layer_rows,
         folder=folder / CHECKPOINT,
         _temporary=temporary,
-    )
-
-
-def _record(config: RunConfig) -> Record:
-    now = datetime.now(UTC)
-    return Record(
-        run_id=run_id(config),
-        experiment="python",
-        model=config.model.name,
-        method=config.method,
-        algorithm=algorithm(config),
-        budget=config.budget.model_dump(),
-        config=to_json(config),
-        seeds={"seed": config.seed, "calibration": config.calibration.seed},
-        started=now,
-        updated=now,
     )

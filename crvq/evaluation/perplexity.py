@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from crvq.evaluation.finite import nonfinite_error
 from crvq.evaluation.hidden_states import Head, HeadSplit, split_head
 from crvq.models.precision import measuring_precision
+from crvq.team import team
 
 POSITIONS = 128
 """Positions whose logits are held at once: all 2048 of SmolLM2 would take 400 MB in float32, and
@@ -55,7 +56,7 @@ def perplexity(
         device: where the model is.
         activation_dtype: float32, or bfloat16 by autocast (the weights stay as they are).
             Log-softmax is taken in float32 and summed in float64 in both.
-        on_window: called after every window.
+        on_window: called after every window of this process.
         overlap: tokens at the start of every window but the first that the window before has
             scored already: context only, not scored again. Below ``context``.
 
@@ -63,19 +64,21 @@ def perplexity(
         QuantizationError: the model's output is NaN or infinite; names the window and the module.
     """
     count, context = windows.shape
-    sums, scored = [], []
+    sums = [0.0] * count
+    scored = [context - max(1, overlap if index else 1) for index in range(count)]
     with torch.inference_mode(), measuring_precision(model, device, activation_dtype):
         split = split_head(model, windows[:1].to(device))
-        for index in range(count):
+        for index in team().mine(count):
             window = windows[index : index + 1].to(device)
             first = max(1, overlap if index else 1)
             nll = _window_nll(model, split, window, first)
             if not math.isfinite(nll):
                 raise nonfinite_error("perplexity", model, window, f"window {index} of {count}")
-            sums.append(nll)
-            scored.append(context - first)
+            sums[index] = nll
             if on_window is not None:
                 on_window()
+    # Each window is one process's, and adding zeros is exact: the result is that of one process.
+    sums = team().total(sums)
     total, tokens = math.fsum(sums), sum(scored)
     return PerplexityResult(
         perplexity=_exp(total / tokens),

@@ -13,6 +13,7 @@ from crvq.config.finetune import FinetuneConfig
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.finetune.free_values import FreeValues, QuantizedSlot, norm_parameters
 from crvq.finetune.training import Loss, Training
+from crvq.team import team
 from crvq.weights.quantized import QuantizedWeight
 
 BlockLoss = Literal["mse", "token_relative"]
@@ -75,7 +76,9 @@ class BlockBatches:
     """The block's outputs ``(windows, tokens, hidden)`` for a batch, with a graph."""
     targets: Sequence[Tensor]
     train: int
-    """How many batches train; the rest validates."""
+    """How many batches train; the rest validates. Of all processes, as ``count`` is."""
+    count: int
+    """How many batches there are; ``run`` and ``targets`` have this process's share of them."""
 
 
 @dataclass(frozen=True)
@@ -130,19 +133,23 @@ def finetune_block(
         return None
     energy = _energy(batches)
     an_epoch = -(-batches.train // passes)
-    training = Training(free, stage, an_epoch * stage.epochs, an_epoch, an_epoch, "block", index)
+    steps = an_epoch * stage.epochs
+    training = Training(free, stage, steps, an_epoch, an_epoch, "block", index, divided=True)
 
     def loss_of(batch: int) -> Tensor:
         return block_loss(stage.loss, batches.run(batch), batches.targets[batch], energy)
 
     def losses(step: int) -> Iterator[Loss]:
         for batch in batches_of(step, batches.train, passes, seed):
-            yield lambda batch=batch: loss_of(batch)  # type: ignore[misc]
+            own = team().local(batch)
+            if own is not None:
+                yield lambda batch=own: loss_of(batch)  # type: ignore[misc]
 
     @torch.no_grad()
     def validate() -> float:
-        held = range(batches.train, len(batches.targets))
-        return sum(float(loss_of(batch)) for batch in held) / len(held)
+        held = range(batches.train, batches.count)
+        own = [place for batch in held if (place := team().local(batch)) is not None]
+        return team().total([sum(float(loss_of(batch)) for batch in own)])[0] / len(held)
 
     def probe(step: int) -> Tensor:
         batch = batches_of(step, batches.train, passes, seed)[0]
@@ -159,8 +166,9 @@ def finetune_block(
 
 def _energy(batches: BlockBatches) -> float:
     # One by one: targets may be kept on disk.
-    squares = (batches.targets[batch].float().square().mean() for batch in range(batches.train))
-    return sum(float(one) for one in squares) / batches.train
+    own = range(len(team().mine(batches.train)))
+    squares = (batches.targets[batch].float().square().mean() for batch in own)
+    return team().total([sum(float(one) for one in squares)])[0] / batches.train
 
 
 def batches_of(step: int, train: int, passes: int, seed: int) -> list[int]:

@@ -15,6 +15,7 @@ from crvq.config.finetune import TrainingConfig
 from crvq.finetune.code_steps import CodeSteps
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.finetune.free_values import FreeValues, Snapshot
+from crvq.team import team
 from crvq.vq.storage import StorageRangeError
 
 
@@ -73,6 +74,7 @@ class Training:
         an_epoch: steps of a pass over the training windows.
         stage: for the curve.
         block: for the curve.
+        divided: the parts of a step are divided among the processes of a team.
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class Training:
         an_epoch: int,
         stage: str,
         block: int | None = None,
+        divided: bool = False,
     ) -> None:
         self.state = TrainingState()
+        self._divided = divided
         self._free, self._config, self._steps = free, config, steps
         self.codes = CodeSteps(free, config.codes) if config.codes is not None else None
         self._every, self._an_epoch = validate_every, an_epoch
@@ -155,6 +159,7 @@ class Training:
                 if not math.isfinite(total):
                     break
                 loss.backward()
+        total, count = self._add_up(total, count)
         gradients = [leaf.free.grad for leaf in free.leaves.values() if leaf.free.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         # Skipped as a whole: what sound parts of the step left in the gradients goes too.
@@ -173,6 +178,18 @@ class Training:
             self._change_codes(state.step, losses(state.step), probe)
         state.train_total += total / count
         state.train_count += 1
+
+    def _add_up(self, total: float, count: int) -> tuple[float, int]:
+        """Add up losses and gradients of a step over all processes; its parts are divided."""
+        if team().size == 1 or not self._divided:
+            return total, count
+        leaves = list(self._free.leaves.values())
+        for leaf in leaves:
+            if leaf.free.grad is None:
+                leaf.free.grad = torch.zeros_like(leaf.free)
+            team().add_up(leaf.free.grad)
+        summed, parts = team().total([total, float(count)])
+        return summed, int(parts)
 
     def _change_codes(
         self, step: int, parts: Iterable[Loss], probe: Callable[[int], Tensor] | None

@@ -48,6 +48,11 @@ class CrvqMethod(Method[CrvqParams]):
         self._kind_weights: dict[str, int] = {}
         self._before: dict[str, list[Tensor]] = {}
 
+    @property
+    def divides_blocks(self) -> bool:
+        """Linear layers that share codebooks are quantized together."""
+        return self.params.codebook_scope != "block"
+
     def prepare_blocks(self, count: int) -> Sequence[int]:
         """Evenly spread blocks, when codebooks are to serve the whole model."""
         if self.params.codebook_scope != "model":

@@ -95,6 +95,11 @@ class Method(ABC, Generic[P]):
     ) -> Iterator[QuantizedLinear]:
         """Quantize the linears of one block; yields each as it is done."""
 
+    @property
+    def divides_blocks(self) -> bool:
+        """Whether linear layers of a block can be quantized apart from each other."""
+        return True
+
     def prepare_blocks(self, count: int) -> Sequence[int]:
         """Return indices of the blocks, of ``count``, that `prepare` wants to see; default none."""
         return []

@@ -103,6 +103,11 @@ class OverriddenMethod(Method[Any]):
             for done in self._methods[key].quantize_block(block, group):
                 yield replace(done, weight=_own_set(done.weight, number)) if number else done
 
+    @property
+    def divides_blocks(self) -> bool:
+        """As the method."""
+        return self._base.divides_blocks
+
     def on_block_stored(self, weights: Mapping[str, QuantizedWeight]) -> None:
         """Show the block to all."""
         for method in self._methods.values():

@@ -61,6 +61,11 @@ class RotatedMethod(Method[Any]):
         """Of the method."""
         self.inner.restore_shared(tensors)
 
+    @property
+    def divides_blocks(self) -> bool:
+        """As the method."""
+        return self.inner.divides_blocks
+
     def on_block_stored(self, weights: Mapping[str, QuantizedWeight]) -> None:
         """Show the method its own weights."""
         self.inner.on_block_stored(

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from crvq.errors import QuantizationError
 from crvq.models.blocks import LinearSlot
+from crvq.team import Team
 
 
 @dataclass
@@ -73,6 +74,31 @@ class InputCollector:
             for handle in handles:
                 handle.remove()
             self._inputs.clear()
+
+    def add_up(self, team: Team) -> None:
+        """Add up what all processes of a team saw."""
+        if team.size == 1:
+            return
+        # All must add in one order, and one process may not have seen an expert that others saw.
+        for slot in self._slots:
+            seen = slot.kind in self._leader
+            leader = team.share((self._leader[slot.kind] if seen else "").encode()).decode()
+            known = team.total([float(seen)])[0]
+            if not known:
+                continue
+            leader = leader or slot.kind
+            self._leader.setdefault(slot.kind, leader)
+            if slot.expert is not None:
+                self._fused_seen.add(id(slot.parameter))
+            if leader != slot.kind:
+                continue
+            own = self._statistics.get(slot.kind)
+            if own is None:
+                width = slot.shape[1]
+                own = InputStatistics(torch.zeros(width, width, device=slot.parameter.device))
+                self._statistics[slot.kind] = own
+            team.add_up(own.total)
+            own.tokens = int(team.total([own.tokens])[0])
 
     def statistics(self, slot: LinearSlot) -> InputStatistics | None:
         """Return what the slot's input added up to; None if the model never applied it as a linear.

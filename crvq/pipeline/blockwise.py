@@ -19,9 +19,11 @@ from crvq.models.block_stream import BlockStream
 from crvq.models.blocks import LinearSlot, find_slots
 from crvq.models.second_moments import InputCollector
 from crvq.pipeline.context import RunContext
+from crvq.pipeline.division import divided
 from crvq.pipeline.finetuning import BlockTuner
 from crvq.pipeline.fingerprint import derived_seed
 from crvq.pipeline.stored_model import put_block
+from crvq.team import team
 from crvq.tracking.events import LayerRow, training_from_dict
 from crvq.vq.hessian import Hessian, HessianError
 from crvq.weights.quantized import QuantizedWeight
@@ -61,7 +63,8 @@ class BlockwiseQuantizer:
         self._quantized_stream = config.calibration.stream == "quantized"
         self._tuner = BlockTuner(config, stream) if config.finetune.block is not None else None
         self._train_kinds = config.finetune.train
-        self._collected = -(-config.calibration.samples // config.calibration.batch_size)
+        collected = -(-config.calibration.samples // config.calibration.batch_size)
+        self._collected = len(team().mine(collected))
         self.seconds = {"calibrate": 0.0, "quantize": 0.0}
         """Seconds by stage."""
         if self._tuner is not None:
@@ -119,6 +122,7 @@ class BlockwiseQuantizer:
                 output = next(batches)
             if kept_outputs:
                 outputs.append(output)
+        collector.add_up(team())
         inputs, kept = [], []
         warned: set[int] = set()
         hessians: dict[int, Hessian] = {}
@@ -224,11 +228,11 @@ class BlockwiseQuantizer:
         weights: dict[str, QuantizedWeight] = {}
         # Written one by one, so that neither dense weights nor sources of a whole block are kept;
         # the method has its own copies of what is still to come.
-        for result in self._method.quantize_block(index, inputs):
-            rows.append(_row(index, result))
-            weights[result.source.kind] = result.weight
-            by_kind[result.source.kind].write(result.weight.dequantize())
-            self._listener.linear_quantized(rows[-1])
+        for row, weight in divided(self._method, index, inputs, _row):
+            rows.append(row)
+            weights[row.kind] = weight
+            by_kind[row.kind].write(weight.dequantize())
+            self._listener.linear_quantized(row)
         del inputs
         quantized = time.perf_counter()
         self.seconds["quantize"] += quantized - collected

@@ -35,6 +35,7 @@ from crvq.models.precision import resolve_activation_dtype, resolve_device
 from crvq.models.residence import Residence, model_device
 from crvq.pipeline.fingerprint import KnownResults, model_digest
 from crvq.sources.cache import cache_folder
+from crvq.team import team
 from crvq.tracking.events import RunListener
 from crvq.tracking.record_values import RecordValues
 
@@ -272,6 +273,12 @@ def prepare(config: RunConfig, asked: RunConfig | None = None) -> RunContext:
     torch.manual_seed(config.seed)
     cache = cache_folder(asked.cache_dir)
     begun = time.perf_counter()
+    block = config.finetune.block
+    if team().size > 1 and block is not None and block.codes is not None:
+        raise ConfigError(
+            f"finetune.block.codes: codes change in one process only, and torchrun started "
+            f"{team().size}; set finetune=block, or start one process"
+        )
     if asked.placement in ("host", "disk") and config.finetune.end_to_end is not None:
         raise ConfigError(
             f"placement={asked.placement}: end-to-end fine-tuning trains all blocks at once, so "

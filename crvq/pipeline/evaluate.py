@@ -22,6 +22,7 @@ from crvq.models.precision import measuring_precision
 from crvq.pipeline.context import EvaluationText, RunContext
 from crvq.pipeline.fingerprint import tensor_digest
 from crvq.pipeline.zero_shot import ZeroShotMeasure
+from crvq.team import team
 
 
 class Measure(Protocol):
@@ -87,7 +88,7 @@ class PerplexityMeasure:
             text = self._context.evaluation_texts[name]
             key = ("perplexity", tensor_digest(text.windows), text.overlap)
             value = _number((self._context.known.find(*key) or {}).get("perplexity"))
-            if value is not None:
+            if team().agree(value is not None) and value is not None:
                 known.append(name)
             else:
                 value = self._measure(name, "full precision")
@@ -108,9 +109,10 @@ class PerplexityMeasure:
     def _measure(self, name: str, label: str) -> float:
         context, text = self._context, self._context.evaluation_texts[name]
         stage = f"perplexity of {label} on {name}"
-        context.listener.stage_started(stage, len(text.windows))
+        own = team().mine(len(text.windows))
+        context.listener.stage_started(stage, len(own))
         begun = time.perf_counter()
-        with _computed(context, text.windows):
+        with _computed(context, text.windows[list(own)]):
             result = perplexity(
                 context.model,
                 text.windows,
@@ -291,6 +293,8 @@ def _measures(config: EvalConfig, context: RunContext) -> list[Measure]:
         ConfigError: one that cannot be made on this model.
     """
     chosen: list[Measure] = [PerplexityMeasure(context, config.perplexity)]
+    if team().rank:
+        return chosen  # what windows do not divide is process 0's
     if config.agreement is not None and config.agreement_dataset is not None:
         chosen.append(
             AgreementMeasure(context, config.agreement_dataset, config.agreement.max_windows)

@@ -54,6 +54,7 @@ class BlockTuner:
         self._seed = config.seed
         passed = config.calibration.batch_size
         self._train = config.finetune.block_split(config.calibration).train // passed
+        self._count = -(-config.finetune.windows(config.calibration) // passed)
         self._passes = config.finetune.block.batch_size // passed
         apart = config.calibration.stream == "quantized"
         self._follows_model = apart and config.finetune.block.targets == "model"
@@ -94,6 +95,7 @@ class BlockTuner:
             run=lambda batch: self._stream.output(index, batch, inputs[batch]),
             targets=targets,
             train=self._train,
+            count=self._count,
         )
         linears = [QuantizedSlot(kind, slots[kind], weight) for kind, weight in weights.items()]
         seed = derived_seed(self._seed, f"finetune/{index}")

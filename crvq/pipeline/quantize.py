@@ -8,6 +8,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from crvq.checkpoint import BlockStore
 from crvq.checkpoint.manifest import MANIFEST_FILE, Manifest, read_manifest
@@ -22,7 +26,8 @@ from crvq.pipeline.failures import memory_advice
 from crvq.pipeline.finetuning import EndToEndStage
 from crvq.pipeline.fingerprint import ROUNDING_ONLY, fingerprint
 from crvq.pipeline.run_folder import ATTEMPTS, BEFORE_END_TO_END, CHECKPOINT, STATE_FILE
-from crvq.pipeline.stored_model import from_store
+from crvq.pipeline.stored_model import from_store, restore_model
+from crvq.team import check_share, team
 from crvq.tracking.csv_files import FINETUNE_FILE, LAYERS_FILE, write_finetune, write_layers
 from crvq.tracking.events import LayerRow, Listeners, training_from_dict
 from crvq.tracking.record_schema import RecordError, load_record
@@ -59,10 +64,8 @@ def quantize(context: RunContext) -> BlockStore:
         context.device.type,
         context.fitted,
     )
-    store, message = BlockStore.open(
-        context.folder / (CHECKPOINT if end_to_end is None else BEFORE_END_TO_END),
-        made_from,
-        tolerated=ROUNDING_ONLY,
+    store, message = open_store(
+        context.folder / (CHECKPOINT if end_to_end is None else BEFORE_END_TO_END), made_from
     )
     if message is not None:
         context.listener.message(message)
@@ -73,7 +76,7 @@ def quantize(context: RunContext) -> BlockStore:
     stream = BlockStream(
         context.model,
         blocks,
-        windows,
+        _share_of(windows, config.calibration.batch_size),
         config.calibration.batch_size,
         context.activation_dtype,
         context.residence,
@@ -92,12 +95,57 @@ def quantize(context: RunContext) -> BlockStore:
         begun = time.perf_counter()
         try:
             with memory_advice(config, "end_to_end", context.device):
-                store = end_to_end.run(name, blocks, store)
+                store = _trained_by_first(end_to_end, name, blocks, store, context)
         finally:
             results.add_seconds("finetune_end_to_end", time.perf_counter() - begun)
     context.residence.follow(from_store(store, config.model.skip_linears))
     _record_bits(context, store)
     return store
+
+
+def open_store(folder: Path, made_from: dict[str, Any]) -> tuple[BlockStore, str | None]:
+    """Open a run's store; other processes than process 0 work on a copy of their own."""
+    if team().rank:
+        first = Path(team().share(b"").decode())
+        if first.is_dir():
+            shutil.copytree(first, folder)
+        return BlockStore.open(folder, made_from, tolerated=ROUNDING_ONLY)
+    opened = BlockStore.open(folder, made_from, tolerated=ROUNDING_ONLY)
+    team().share(str(folder.absolute()).encode())
+    return opened
+
+
+def _trained_by_first(
+    stage: EndToEndStage,
+    name: str,
+    blocks: Sequence[nn.Module],
+    store: BlockStore,
+    context: RunContext,
+) -> BlockStore:
+    """Train the whole model in process 0; others take over what came out."""
+    assert context.folder is not None
+    if team().rank == 0:
+        trained = stage.run(name, blocks, store)
+        team().share(str(trained.folder.absolute()).encode())
+        return trained
+    first = Path(team().share(b"").decode())
+    shutil.copytree(first, context.folder / CHECKPOINT, dirs_exist_ok=True)
+    trained = BlockStore.read(context.folder / CHECKPOINT)
+    restore_model(context.model, trained, context.config.model.skip_linears)
+    return trained
+
+
+def _share_of(windows: Tensor, batch_size: int) -> Tensor:
+    """Return this process's batches of windows."""
+    if team().size == 1:
+        return windows
+    batches = windows.split(batch_size)
+    check_share(
+        len(batches),
+        f"batches of calibration.batch_size={batch_size} windows",
+        "set calibration.batch_size=1, or calibration.samples to more",
+    )
+    return torch.cat([batches[index] for index in team().mine(len(batches))])
 
 
 def _prepared_end_to_end(context: RunContext) -> EndToEndStage | None:
@@ -106,7 +154,8 @@ def _prepared_end_to_end(context: RunContext) -> EndToEndStage | None:
         return None
     begun = time.perf_counter()
     stage = EndToEndStage(context)
-    stage.learn()
+    if team().rank == 0:
+        stage.learn()
     context.results.add_seconds("teacher", time.perf_counter() - begun)
     return stage
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from crvq.pipeline.run_folder import (
     settle,
 )
 from crvq.stopping import stopped_by_signals
+from crvq.team import joined, own_device, team
 from crvq.tracking.events import Listeners
 from crvq.tracking.log import RunLog
 from crvq.tracking.memory import PeakMemory
@@ -42,8 +44,10 @@ from crvq.tracking.mirror import Mirror, check_tracking
 from crvq.tracking.progress import ProgressBar
 from crvq.tracking.record import RunRecord
 from crvq.tracking.record_schema import load_record
+from crvq.tracking.record_values import RecordValues, blank_record
 
 _log = logging.getLogger(__name__)
+_announced = False
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,19 @@ def execute(config: RunConfig, sweep: str | None = None) -> RunOutcome:
     Raises:
         CrvqError: whatever was wrong. If work had begun, the record holds it too.
     """
+    config = config.model_copy(update={"device": own_device(config.device)})
+    with joined(resolve_device(config.device)) as together:
+        if together.rank:
+            return _assist(config)
+        try:
+            return _execute(config, sweep)
+        finally:
+            _announce(False)
+
+
+def _execute(config: RunConfig, sweep: str | None) -> RunOutcome:
     folder = run_folder(config)
     check_tracking(config.tracking)
-    resolve_device(config.device)
     check_writable(folder.parent, "results_dir")
     if config.reuse == "reference" and not config.force and not RunRecord.is_complete(folder):
         reference = reference_folder(config)
@@ -96,6 +110,31 @@ def execute(config: RunConfig, sweep: str | None = None) -> RunOutcome:
             return _locked(config, folder, sweep, None if lock.waited else context)
     with storage_advice(folder), lock:
         return _locked(config, folder, sweep, None)
+
+
+def _announce(work: bool) -> None:
+    """Tell the other processes that process 0 begins to work, or that there is no work.
+
+    They hear of one work, or of none; what is said after it is not heard any more.
+    """
+    global _announced
+    if not _announced:
+        team().share(b"work" if work else b"none")
+    _announced = work
+
+
+def _assist(config: RunConfig) -> RunOutcome:
+    """Do this process's share of what process 0 works on."""
+    folder = run_folder(config)
+    if team().share(b"") != b"work":
+        return RunOutcome(folder, reused=True)
+    config = config.model_copy(update={"force": False})
+    context = prepare(config)
+    values = RecordValues(blank_record(config, folder.name))
+    with tempfile.TemporaryDirectory(prefix="crvq-") as own:
+        context.open(values, values, Path(own))
+        _work(context, Evaluation(config.eval, context))
+    return RunOutcome(folder, reused=False)
 
 
 def _locked(
@@ -160,6 +199,7 @@ def _attempt(
         mirror = stack.enter_context(
             Mirror(config.tracking, working, run_id, record.data["config"], sweep=sweep)
         )
+        _announce(True)
         listener = Listeners(record, log, progress, mirror)
         context.open(record, listener, working)
         if message is not None:

@@ -10,8 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from crvq.config import RunConfig
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.tracking.events import LayerRow, RunListener
+from crvq.tracking.json_values import to_json
 from crvq.tracking.record_schema import (
     Agreement,
     Bits,
@@ -21,6 +23,7 @@ from crvq.tracking.record_schema import (
     ZeroShotTask,
     record_values,
 )
+from crvq.tracking.run_id import algorithm
 
 
 def blocks_section(summaries: Sequence[TrainingSummary]) -> dict[str, Any]:
@@ -50,6 +53,23 @@ def model_section(summary: TrainingSummary) -> dict[str, Any]:
     if summary.changed_codes is None:
         section.pop("changed_codes")
     return section
+
+
+def blank_record(config: RunConfig, run_id: str, experiment: str | None = None) -> Record:
+    """Return a record that is not written anywhere: for a model in memory, or an assistant."""
+    now = datetime.now(UTC)
+    return Record(
+        run_id=run_id,
+        experiment=experiment or config.experiment,
+        model=config.model.name,
+        method=config.method,
+        algorithm=algorithm(config),
+        budget=config.budget.model_dump(),
+        config=to_json(config),
+        seeds={"seed": config.seed, "calibration": config.calibration.seed},
+        started=now,
+        updated=now,
+    )
 
 
 class RecordValues(RunListener):
