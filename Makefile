@@ -54,6 +54,10 @@ test-slow: $(STAMP) ## tests on the real SmolLM2-135M (downloads it once; minute
 faults: $(STAMP) ## kill, stop, damage and starve tiny runs, 500 times; prints what was survived
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.faults
 
+.PHONY: slurm
+slurm: $(STAMP) ## a sweep on a real Slurm on this machine (apt-get install slurm-wlm munge, as root)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm
+
 .PHONY: format
 format: $(STAMP) ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .

@@ -23,12 +23,12 @@ import psutil
 import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
-from transformers import LlamaConfig, PreTrainedModel
+from transformers import LlamaConfig
 
 from crvq.cli.config_store import store_defaults
 from crvq.cli.typed_config import typed_config
 from crvq.config.presets import conf_folder
-from crvq.models.placement import peak_memory
+from crvq.models.placement import peak_memory, shapes_of
 from crvq.pipeline.context import prepare
 from crvq.pipeline.quantize import quantize
 from crvq.tracking.events import LayerRow, Listeners, RunListener
@@ -123,19 +123,6 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def formula(model: PreTrainedModel, samples: int, length: int, base: int) -> int:
-    """Return the prediction of `peak_memory` for a model of Llama's kind."""
-    config = model.config
-    block = model.model.layers[0]
-    size = model.dtype.itemsize
-    blocks = sum(one.numel() for one in block.parameters()) * size
-    outer = sum(one.numel() for one in model.parameters()) * size
-    outer -= blocks * config.num_hidden_layers
-    wide, inside = config.hidden_size, config.intermediate_size
-    hessians = 4 * (3 * wide * wide + inside * inside)
-    return peak_memory(blocks, outer, hessians, samples * length * wide * 4, base)
-
-
 def main() -> None:
     """Write the model if need be, quantize its first blocks, print time and memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -176,7 +163,8 @@ def main() -> None:
         seconds = time.perf_counter() - begun
     blocks = context.model.config.num_hidden_layers
     each = sum(stop.seconds) / len(stop.seconds)
-    expected = formula(context.model, given.samples, given.length, base)
+    parts = peak_memory(shapes_of(context.model), given.placement, given.samples * given.length)
+    expected = base + sum(parts.values())
     print(
         f"{given.blocks} blocks in {seconds:.0f} s; {each:.0f} s each, all {blocks}: "
         f"{each * blocks / 3600:.1f} h\npeak memory {peak_bytes() / GIB:.2f} GiB, formula "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Literal
 
 import psutil
 import torch
+from transformers import PreTrainedModel
 
 from crvq.errors import ConfigError
 from crvq.models.activations import HiddenStates
+from crvq.models.blocks import find_blocks, find_slots
 
 Placement = Literal["auto", "device", "host", "disk"]
 
@@ -77,18 +80,82 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def peak_memory(
-    block_bytes: int, outer_bytes: int, hessian_bytes: int, states_bytes: int, base_bytes: int
-) -> int:
-    """Return the memory that a streamed quantization takes at most.
+_KERNELS = 160 * 2**20
+"""Of numba and the compiled kernels, which are loaded with the first linear layer."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What decides how much memory the quantization of a model takes.
 
     Args:
-        block_bytes: weights of the largest block, in the type in which they are held.
-        outer_bytes: embeddings, last norm and head.
-        hessian_bytes: one float32 matrix for each distinct input of a block's linear layers.
-        states_bytes: hidden states of all windows, where they are kept in this memory.
-        base_bytes: of the process before a model is loaded.
+        block: weights of the largest block.
+        outer: weights of embeddings, last norm and head.
+        inputs: widths of the distinct inputs of a block's linear layers.
+        largest: ``(out, in)`` of the linear layer with the most weights.
+        width: of hidden states.
+        blocks: how many there are.
+        itemsize: bytes of a weight as it is held.
     """
-    # The block's weights in the model and in float32 copies for the method; each Hessian and its
-    # inverse's factor.
-    return base_bytes + outer_bytes + 2 * block_bytes + 2 * hessian_bytes + states_bytes
+
+    block: int
+    outer: int
+    inputs: tuple[int, ...]
+    largest: tuple[int, int]
+    width: int
+    blocks: int
+    itemsize: int
+
+
+def peak_memory(
+    shapes: Shapes, placement: Placement, tokens: int, copies: int = 1
+) -> dict[str, int]:
+    """Return the memory that a quantization takes at most by part, in bytes, without libraries.
+
+    Args:
+        shapes: of the model.
+        placement: not ``auto``.
+        tokens: of all windows whose hidden states are held.
+        copies: how often hidden states are held: twice where a block is trained on its targets.
+    """
+    in_features = shapes.largest[1]
+    hessians = sum(4 * width * width for width in shapes.inputs)
+    whole = shapes.blocks if placement == "device" else 1
+    return {
+        "embeddings and head": shapes.outer * shapes.itemsize,
+        "blocks in memory": whole * shapes.block * shapes.itemsize,
+        # The method works on float32 copies of a block's weights.
+        "weights of a block": 4 * shapes.block,
+        # H of each input, and the factor of its inverse.
+        "Hessians": 2 * hessians,
+        # H in coded order twice; W, W H, both in coded order, decoded and as errors.
+        "solver": 4 * (2 * in_features**2 + 6 * math.prod(shapes.largest)) + _KERNELS,
+        "hidden states": 0 if placement == "disk" else 4 * copies * tokens * shapes.width,
+    }
+
+
+def shapes_of(model: PreTrainedModel) -> Shapes:
+    """Return a model's shapes; its weights may be on the meta device."""
+    _, blocks = find_blocks(model)
+    sizes = [sum(one.numel() for one in block.parameters()) for block in blocks]
+    block = blocks[sizes.index(max(sizes))]
+    linears = [slot.shape for slot in find_slots(block)]
+    # Without a forward pass: layers of one parent module that are equally wide read one input.
+    inputs = {
+        (slot.kind.rpartition(".")[0], slot.shape[1]): slot.shape[1]
+        for slot in find_slots(block)
+        if slot.expert is None
+    }
+    outputs = [
+        slot.shape[1] for slot in find_slots(block) if slot.kind.endswith(("o_proj", "out_proj"))
+    ]
+    config = model.config.get_text_config()
+    return Shapes(
+        block=max(sizes),
+        outer=sum(one.numel() for one in model.parameters()) - sum(sizes),
+        inputs=(*inputs.values(), *outputs),
+        largest=max(linears, key=lambda shape: (math.prod(shape), shape[1])),
+        width=int(config.hidden_size),
+        blocks=len(blocks),
+        itemsize=model.dtype.itemsize,
+    )

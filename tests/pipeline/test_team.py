@@ -71,9 +71,8 @@ def test_two_processes_make_the_run_of_one_and_resume_after_a_death(
     assert both[0]["full_precision"] == both[1]["full_precision"]
     # H is summed in another order, so that codes may differ where two are as good.
     assert both[0]["quantized"] == pytest.approx(both[1]["quantized"], rel=0.05)
-    losses = [
-        fmean(row.relative_loss for row in read_layers(f / "layers.csv")) for f in (folder, alone)
-    ]
+    rows = [read_layers(one / "layers.csv") for one in (folder, alone)]
+    losses = [fmean(row.relative_loss for row in each) for each in rows]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 

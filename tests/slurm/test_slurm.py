@@ -32,7 +32,7 @@ def command(overrides, *more):
 
 
 def records(results: Path) -> list[dict]:
-    found = [read_record(path) for path in sorted(results.glob("default/*")) if path.is_dir()]
+    found = [read_record(path) for path in sorted(results.glob("default/[!.]*")) if path.is_dir()]
     return [one for one in found if one]
 
 
