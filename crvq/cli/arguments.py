@@ -15,9 +15,11 @@ def tidy_arguments(arguments: list[str]) -> list[str]:
     """Put flags before overrides, and write short forms out.
 
     Hydra's parser takes overrides in one row only, not on both sides of a flag. ``budget=2`` is
-    short for ``budget.bits=2``, ``method.overrides=`` for ``overrides=`` (of whatever method), and
+    short for ``budget.bits=2``, ``--dry-run`` for
+    ``dry_run=true``, ``method.overrides=`` for ``overrides=`` (of whatever method), and
     ``tracking=wandb`` for ``tracking=offline``, which is W&B.
     """
+    arguments = ["dry_run=true" if one == "--dry-run" else one for one in arguments]
     overrides = get_args_parser().parse_intermixed_args(arguments).overrides
     flags = [argument for argument in arguments if argument not in overrides]
     return [*flags, *(written_out(override) for override in overrides)]

@@ -69,6 +69,15 @@ def _main() -> None:
         show_error(error)
         sys.exit(2)
     labels = _labels(checked[0]) if checked is not None else []
+    if checked is not None and any(config.dry_run for config in checked[1]):
+        from crvq.cli.dry_run import show_plan  # torch and transformers
+
+        try:
+            show_plan(*checked, labels)
+        except CrvqError as error:
+            show_error(error)
+            sys.exit(2)
+        return
     if checked is not None and checked[1]:
         _announce(checked[1][0], 0, labels)
 

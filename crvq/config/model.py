@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -51,6 +51,10 @@ class ModelConfig(StrictModel):
     )
     skip_linears: tuple[str, ...] = Field(
         (), description="name endings of linears inside blocks that stay in full precision"
+    )
+    architecture: Annotated[dict[str, Any] | None, Neutral] = Field(
+        None,
+        description="what config.json says of the shapes, for dry_run where it cannot be read",
     )
     note: Annotated[str | None, Neutral] = Field(
         None, description="something that every table made with this model must say"

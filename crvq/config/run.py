@@ -51,6 +51,9 @@ class RunConfig(StrictModel):
         "at a time, and hidden states kept in host memory; disk: hidden states on disk too (in "
         "cache_dir); auto: device where the model fits. The result is the same, bit for bit",
     )
+    dry_run: Annotated[bool, Neutral] = Field(
+        False, description="say what would be run, and its bits, memory and time; run nothing"
+    )
     force: Annotated[bool, Neutral] = Field(
         False, description="compute again although a complete record exists"
     )

@@ -28,6 +28,7 @@ from crvq.vq.hessian import Hessian, HessianError
 from crvq.vq.initial_codebooks import initial_codebooks
 from crvq.vq.storage import StorageRangeError, load_codebook, store_codebook
 from crvq.weights.additive import AdditiveWeight
+from crvq.weights.bits import BitCount
 from crvq.weights.quantized import QuantizedWeight
 
 
@@ -131,6 +132,11 @@ class CrvqMethod(Method[CrvqParams]):
             share = linear.weight.numel() / self._kind_weights[linear.kind]
             return self._result(layouts[0], fitted, seconds, linear.kind, share)
         return self._result(layouts[0], fitted, seconds, None, 1.0)
+
+    def count_bits(self, shapes: Sequence[LinearShape]) -> BitCount:
+        """Return the bits of all linear layers of these shapes."""
+        counts = (crvq_bits(self.params, shape, shapes) for shape in shapes)
+        return sum(counts, BitCount())
 
     def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> CrvqParams:
         """Vector length, index bits and storage for a budget; see `crvq.methods.crvq_budget`."""

@@ -62,6 +62,10 @@ class LinearByLinear(Method[P]):
         sizes = [linear.weight.numel() * linear.weight.shape[1] for linear in linears]
         yield from parallel_map(self._timed, linears, sizes, linears[0].weight.device.type)
 
+    def count_bits(self, shapes: Sequence[LinearShape]) -> BitCount:
+        """Return the bits of all linear layers of these shapes."""
+        return sum((self.count(self.params, shape) for shape in shapes), BitCount())
+
     def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> P:
         """Return the first of `layouts` that comes to ``bits``; see `crvq.methods.budget`."""
         return fit_layout(bits, shapes, self.layouts(), self.count)

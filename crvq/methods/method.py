@@ -12,6 +12,7 @@ from torch import Tensor
 from crvq.config.strict import StrictModel
 from crvq.errors import ConfigError
 from crvq.vq.hessian import Hessian
+from crvq.weights.bits import BitCount
 from crvq.weights.quantized import QuantizedWeight
 
 P = TypeVar("P", bound=StrictModel)
@@ -131,6 +132,13 @@ class Method(ABC, Generic[P]):
         A key that is also a parameter's name holds one number to set next to the requested one.
         """
         return {}
+
+    def count_bits(self, shapes: Sequence[LinearShape]) -> BitCount | None:
+        """Return the bits of all linear layers of these shapes with the present parameters.
+
+        An upper limit where they depend on values; None where the method cannot say.
+        """
+        return None
 
     def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> P:
         """Return the parameters, changed so that they come to ``bits``.

@@ -14,6 +14,7 @@ from crvq.methods.budget import BudgetError
 from crvq.methods.method import LinearInput, LinearShape, Method, QuantizedLinear
 from crvq.vq.hessian import Hessian
 from crvq.vq.rotation import Rotation, draw_rotation
+from crvq.weights.bits import BitCount
 from crvq.weights.quantized import QuantizedWeight
 from crvq.weights.rotated import RotatedWeight
 
@@ -78,6 +79,12 @@ class RotatedMethod(Method[Any]):
     def effective(self, shapes: Sequence[LinearShape]) -> dict[str, Any]:
         """Of the method."""
         return self.inner.effective(shapes)
+
+    def count_bits(self, shapes: Sequence[LinearShape]) -> BitCount | None:
+        """Of the method, and of the rotations."""
+        inner = self.inner.count_bits(shapes)
+        own = (BitCount(other=self._bits(shape)) for shape in shapes)
+        return None if inner is None else sum(own, inner)
 
     def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> Any:  # noqa: ANN401
         """Fit the method's parameters to what the signs of the rotation leave of the budget."""

@@ -167,6 +167,7 @@ def empty_model(config: PretrainedConfig, dtype: torch.dtype, trusted: bool) -> 
     """Return a model in eval mode whose parameters are on the meta device; buffers are computed."""
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trusted)
+    model.tie_weights()
     model.eval().requires_grad_(False)
     run_experts_one_by_one(model)
     return model

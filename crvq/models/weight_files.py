@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from crvq.errors import SourceError
 
+_AT_ONCE = 1 << 23
+"""Values read at once."""
 INDEX_FILE = "model.safetensors.index.json"
 
 
@@ -82,20 +85,34 @@ class WeightFiles:
             by_file.setdefault(self.files[stored], []).append(wanted)
         found = {}
         for file, wanted_names in by_file.items():
-            path = self.folder / file
+            for wanted in wanted_names:
+                found[wanted] = self._read_one(self.folder / file, names[wanted], dtype)
+        return found
+
+    def _read_one(self, path: Path, name: str, dtype: torch.dtype) -> Tensor:
+        shape = self.shapes[name]
+        rows = shape[0] if shape else 1
+        step = max(1, _AT_ONCE * rows // max(1, math.prod(shape)))
+        whole: Tensor | None = None
+        for first in range(0, rows, step):
             try:
-                # Opened for each read: a mapped file's pages would count as this process's memory.
+                # Opened again for each part: pages of a mapped file count as memory until then.
                 with safe_open(path, "pt") as opened:
-                    for wanted in wanted_names:
-                        tensor = opened.get_tensor(names[wanted])
-                        kind = dtype if tensor.is_floating_point() else tensor.dtype
-                        found[wanted] = tensor.to(kind, copy=True)
+                    if not shape:
+                        part = opened.get_tensor(name)
+                    else:
+                        part = opened.get_slice(name)[first : first + step]
+                    kind = dtype if part.is_floating_point() else part.dtype
+                    if whole is None:
+                        whole = torch.empty(shape, dtype=kind)
+                    own = whole[first : first + step] if shape else whole
+                    own.copy_(part)
             except (OSError, SafetensorError) as error:
                 raise SourceError(f"{path} cannot be read: {error}") from error
-        for name, tensor in found.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if own.is_floating_point() and not bool(torch.isfinite(own).all()):
                 raise SourceError(
                     f"{name} of {self.folder} holds NaN or infinity: the weights are damaged, or "
                     "too large for model.dtype; get them again or set model.dtype=float32"
                 )
-        return found
+        assert whole is not None
+        return whole

@@ -286,7 +286,7 @@ def prepare(config: RunConfig, asked: RunConfig | None = None) -> RunContext:
         )
     wanted = Wanted(
         "device" if config.finetune.end_to_end is not None else asked.placement,
-        _tokens_at_once(config),
+        tokens_at_once(config),
         cache / "hidden_states",
     )
     loaded = load_model(config.model, cache, device, wanted)
@@ -296,7 +296,7 @@ def prepare(config: RunConfig, asked: RunConfig | None = None) -> RunContext:
     return context
 
 
-def _tokens_at_once(config: RunConfig) -> int:
+def tokens_at_once(config: RunConfig) -> int:
     """Return an upper limit of the tokens whose hidden states are held at once."""
     calibration = config.finetune.windows(config.calibration) * config.calibration.length
     # Fine-tuning holds the targets too.

@@ -17,6 +17,8 @@ from crvq.tracking.run_id import run_id
 NEUTRAL = {
     "experiment",
     "threads",
+    "placement",
+    "dry_run",
     "force",
     "if_locked",
     "reuse",
@@ -25,6 +27,7 @@ NEUTRAL = {
     "cache_dir",
     "model.name",
     "model.note",
+    "model.architecture",
     "finetune.end_to_end.microbatch",
     "finetune.end_to_end.save_every",
     "finetune.end_to_end.gradient_checkpointing",
@@ -103,8 +106,9 @@ def another(model: type[BaseModel], name: str, value: Any) -> Any:
         case tuple():
             return value[:-1] if value else ("x",)
         case None:
-            kinds = {str: "x", int: 7, float: 0.5}
-            return next(kinds[part] for part in get_args(annotation) if part in kinds)
+            kinds = {str: "x", int: 7, float: 0.5, dict: {"x": {"y": 1}}}
+            parts = [get_origin(part) or part for part in get_args(annotation)]
+            return next(kinds[part] for part in parts if part in kinds)
     raise AssertionError(f"no other value of {model.__name__}.{name}={value!r}")
 
 

@@ -1,0 +1,241 @@
+"""What a run would come to, without its weights: bits, disk, memory and time on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+
+from crvq.config import RunConfig
+from crvq.errors import ConfigError, SourceError
+from crvq.methods import LinearInput, LinearShape, Method
+from crvq.models.blocks import find_blocks
+from crvq.models.placement import Shapes, Wanted, free_bytes, peak_memory, shapes_of
+from crvq.models.precision import resolve_activation_dtype, resolve_device
+from crvq.models.streaming import empty_model
+from crvq.pipeline.blockwise import linear_shapes
+from crvq.pipeline.context import run_method, tokens_at_once, within_budget
+from crvq.sources.cache import cache_folder
+from crvq.vq.hessian import Hessian
+from crvq.weights.bits import BitCount
+
+_LIBRARIES = 620 * 2**20
+"""Resident memory of Python with torch, transformers and this package."""
+_PROBE_WIDTHS = (256, 1024)
+_PROBE_ROWS = 192
+_UNLIMITED_WINDOWS = 64
+"""Windows of a text that is evaluated in full, where its length is not known yet."""
+
+
+@dataclass
+class Estimate:
+    """A prediction for one run."""
+
+    model: str
+    method: str
+    weights: int
+    """In linear layers that are quantized."""
+    all_weights: int
+    placement: str
+    bits: BitCount | None
+    """Of all quantized weights; None where the method counts them only when it is done."""
+    fitted: dict[str, Any]
+    """Parameters that a bit budget led to."""
+    memory: dict[str, int]
+    """Bytes by part, on the device where blocks compute."""
+    device: str
+    free: int
+    """Bytes that are free there now."""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """Average over quantized weights, everything counted."""
+        return None if self.bits is None else self.bits.total / self.weights
+
+    @property
+    def disk(self) -> int | None:
+        """Bytes of the packed blocks."""
+        return None if self.bits is None else int(self.bits.total / 8)
+
+
+def estimate(config: RunConfig) -> Estimate:
+    """Predict a run; reads the model's config, and no weights.
+
+    Raises:
+        ConfigError: a budget or pattern that does not fit, or a device that is not there.
+        SourceError: nothing is known of the model's shapes.
+    """
+    device = resolve_device(config.device)
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.model.dtype]
+    model = empty_model(model_config(config), dtype, config.model.trust_remote_code)
+    _, blocks = find_blocks(model)
+    method = run_method(config, config.method_params)
+    shapes: list[LinearShape] = []
+    if method.quantizes:
+        shapes = linear_shapes(blocks, config.model.skip_linears)
+        method = within_budget(config, method, shapes)
+    size = shapes_of(model)
+    tokens = tokens_at_once(config)
+    total = sum(one.numel() for one in model.parameters())
+    wanted = Wanted(config.placement, tokens, cache_folder(config.cache_dir) / "hidden_states")
+    placement = wanted.resolve(total * dtype.itemsize, size.width, device)
+    copies = 2 if config.finetune.block is not None else 1
+    memory = {"libraries": _LIBRARIES, **peak_memory(size, placement, tokens, copies)}
+    asked, used = config.method_params.model_dump(), method.params.model_dump()
+    found = Estimate(
+        model=config.model.name,
+        method=config.method,
+        weights=sum(one.out_features * one.in_features for one in shapes),
+        all_weights=total,
+        placement=placement,
+        bits=method.count_bits(shapes) if shapes else None,
+        fitted={name: value for name, value in used.items() if value != asked.get(name)},
+        memory=memory,
+        device=str(device),
+        free=free_bytes(device),
+    )
+    found.seconds = _seconds(config, model, size, shapes, method, device)
+    return found
+
+
+def model_config(config: RunConfig) -> PretrainedConfig:
+    """Return transformers' configuration of the run's model.
+
+    From ``model.architecture`` where that is set, else from the model's own config.json.
+
+    Raises:
+        SourceError: there is neither.
+    """
+    chosen = config.model
+    if chosen.architecture is not None:
+        values = dict(chosen.architecture)
+        kind = values.pop("model_type", None)
+        if not isinstance(kind, str):
+            raise ConfigError("model.architecture needs a model_type, as config.json has it")
+        return AutoConfig.for_model(kind, **values)
+    where = chosen.path if chosen.source == "path" else chosen.repo
+    if where is None or str(where).endswith(".gguf"):
+        raise SourceError(
+            f"dry_run: the shapes of {chosen.name} are not known before it is read; set "
+            "model.architecture={model_type: llama, hidden_size: ..., ...} as config.json has it"
+        )
+    try:
+        return AutoConfig.from_pretrained(
+            where, revision=chosen.revision, trust_remote_code=chosen.trust_remote_code
+        )
+    except Exception as error:  # the hub's client, a missing file, an unknown type
+        raise SourceError(
+            f"dry_run: config.json of {where} cannot be read ({str(error).splitlines()[0]}); set "
+            "model.architecture={model_type: llama, hidden_size: ..., ...} as it has it"
+        ) from error
+
+
+def _seconds(
+    config: RunConfig,
+    model: PreTrainedModel,
+    size: Shapes,
+    shapes: list[LinearShape],
+    method: Method[Any],
+    device: torch.device,
+) -> dict[str, float]:
+    """Return seconds by stage: counted work times what this machine does in a second."""
+    dtype = resolve_activation_dtype(config.activation_dtype, device, model.dtype)
+    forward = _product_speed(dtype, device)
+    exact = forward if dtype == torch.float32 else _product_speed(torch.float32, device)
+    head = size.width * model.config.get_text_config().vocab_size
+    every = size.block * size.blocks
+    evaluated = sum(
+        (text.max_windows or _UNLIMITED_WINDOWS) * text.context
+        for text in config.eval.perplexity.values()
+    )
+    once = 2 * evaluated * (every + head) / forward
+    seconds = {"evaluate full precision": once}
+    if not shapes:
+        return seconds
+    calibration = config.calibration
+    tokens = calibration.samples * calibration.length
+    products = sum(width * width for width in size.inputs) * size.blocks
+    # Each block computes twice: for its inputs, and with quantized weights for the next block's.
+    passes = config.finetune.windows(calibration) * calibration.length
+    seconds["calibrate"] = 2 * (tokens + passes) * every / forward + 2 * tokens * products / exact
+    seconds["quantize"] = _quantize_seconds(method, shapes, device)
+    if config.finetune.block is not None:
+        # Forward and backward, and the codebooks' gradients, which cost about as much again.
+        block = config.finetune.block
+        seconds["fine-tune blocks"] = 8 * passes * block.epochs * every / exact
+    seconds["evaluate quantized"] = once
+    return seconds
+
+
+def _product_speed(dtype: torch.dtype, device: torch.device) -> float:
+    """Return floating-point operations per second of matrix products, measured."""
+    a = torch.randn(1024, 1024, device=device).to(dtype)
+    b = torch.randn(1024, 1024, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(4):
+        begun = time.perf_counter()
+        (a @ b).sum().item()
+        best = min(best, time.perf_counter() - begun)
+    # What is around the products (attention, norms) takes about a third of a pass.
+    return 0.65 * 2 * 1024**3 / best
+
+
+def _quantize_seconds(
+    method: Method[Any], shapes: list[LinearShape], device: torch.device
+) -> float:
+    """Measure the method on two small random layers, and scale to the model's.
+
+    A layer costs ``out * in * (a + b * in)``: codes are chosen per weight, and products with H cost
+    as much per weight as there are in features.
+    """
+    narrow, wide = (_probe(method, width, device) for width in _PROBE_WIDTHS)
+    b = max(0.0, (wide - narrow) / (_PROBE_WIDTHS[1] - _PROBE_WIDTHS[0]))
+    a = max(0.0, narrow - b * _PROBE_WIDTHS[0])
+    work = sum(s.out_features * s.in_features * (a + b * s.in_features) for s in shapes)
+    if device.type == "cuda":
+        return work
+    return work / max(1, min(torch.get_num_threads(), 7))
+
+
+def _probe(method: Method[Any], width: int, device: torch.device) -> float:
+    """Return seconds per weight of one thread on a random layer of a width."""
+    generator = torch.Generator().manual_seed(width)
+    inputs = torch.randn(2 * width, width, generator=generator)
+    inputs *= torch.rand(width, generator=generator) + 0.2
+    second = (inputs.T @ inputs / len(inputs)).to(device)
+    weight = torch.randn(_PROBE_ROWS, width, generator=generator).to(device) / width**0.5
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        for attempt in range(2):  # the first one compiles kernels
+            linear = LinearInput("probe.mlp", "mlp", weight, Hessian(second), attempt, len(inputs))
+            begun = time.perf_counter()
+            list(method.quantize_block(0, [linear]))
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds = time.perf_counter() - begun
+    finally:
+        torch.set_num_threads(threads)
+    return seconds / weight.numel()
+
+
+def free_disk(folder: str) -> int:
+    """Return the bytes that are free where a folder is, or will be."""
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def host_memory() -> tuple[int, int]:
+    """Return free and installed host memory in bytes."""
+    found = psutil.virtual_memory()
+    return int(found.available), int(found.total)
