@@ -20,7 +20,7 @@ from crvq.methods.baseline_params import (
 )
 from crvq.methods.binary_params import ArbLlmParams
 from crvq.methods.crvq_params import CrvqParams
-from crvq.methods.scalar_params import OmniquantParams, SqueezeLlmParams
+from crvq.methods.scalar_params import ObcParams, OmniquantParams, SqueezeLlmParams
 from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
 from crvq.methods.vector_params import VptqParams
 
@@ -50,6 +50,7 @@ CATALOG = {
     ),
     "gptq": CatalogEntry("crvq.methods.gptq", GptqParams),
     "gptvq": CatalogEntry("crvq.methods.gptvq", GptvqParams),
+    "obc": CatalogEntry("crvq.methods.obc", ObcParams),
     "omniquant": CatalogEntry("crvq.methods.omniquant", OmniquantParams),
     "pb_llm": CatalogEntry("crvq.methods.pb_llm", PbLlmParams),
     "pt2_llm": CatalogEntry("crvq.methods.pt2_llm", Pt2LlmParams),

@@ -40,3 +40,11 @@ class OmniquantParams(RtnParams):
         100, ge=0, description="of AdamW on the clipping factors; 0: round to nearest"
     )
     learning_rate: float = Field(1e-2, gt=0, le=1, description="of AdamW")
+
+
+class ObcParams(RtnParams):
+    """The ``obc`` group of the configuration (arXiv 2208.11580)."""
+
+    damping: float = Field(
+        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
+    )

@@ -39,6 +39,7 @@ REACHABLE = [
     ("vptq", 1.6),
     ("vptq", 2),
     ("vptq", 3),
+    ("obc", 2),
     ("omniquant", 2),
     ("squeezellm", 2),
     ("squeezellm", 2.5),

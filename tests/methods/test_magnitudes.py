@@ -26,6 +26,7 @@ QUICK = {
     "pb_llm": {},
     "gptq": {},
     "rtn": {},
+    "obc": {},
     "omniquant": {"steps": 5},
     "squeezellm": {},
     "pt2_llm": {"block_size": 16},

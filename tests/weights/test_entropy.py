@@ -102,6 +102,7 @@ SOURCES = {
     "billm": split_binary,
     "pb_llm": partial_binary,
     "vptq": column_vq,
+    "obc": uniform,
     "omniquant": uniform,
     "squeezellm": column_vq,
     "arb_llm": row_column,
