@@ -18,7 +18,7 @@ from crvq.methods.baseline_params import (
     PbLlmParams,
     RtnParams,
 )
-from crvq.methods.binary_params import ArbLlmParams
+from crvq.methods.binary_params import ArbLlmParams, NanoQuantParams, OneBitParams
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.scalar_params import ObcParams, OmniquantParams, SqueezeLlmParams
 from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
@@ -50,8 +50,10 @@ CATALOG = {
     ),
     "gptq": CatalogEntry("crvq.methods.gptq", GptqParams),
     "gptvq": CatalogEntry("crvq.methods.gptvq", GptvqParams),
+    "nanoquant": CatalogEntry("crvq.methods.nanoquant", NanoQuantParams),
     "obc": CatalogEntry("crvq.methods.obc", ObcParams),
     "omniquant": CatalogEntry("crvq.methods.omniquant", OmniquantParams),
+    "onebit": CatalogEntry("crvq.methods.onebit", OneBitParams),
     "pb_llm": CatalogEntry("crvq.methods.pb_llm", PbLlmParams),
     "pt2_llm": CatalogEntry("crvq.methods.pt2_llm", Pt2LlmParams),
     "ptqtp": CatalogEntry("crvq.methods.ptqtp", PtqtpParams),

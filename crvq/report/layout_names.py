@@ -123,7 +123,9 @@ PRESETS: dict[str, _Params] = {
 _SPELLED = {
     "arb_llm": "ARB-LLM_RC",
     "billm": "BiLLM",
+    "nanoquant": "NanoQuant",
     "obc": "OBC",
+    "onebit": "OneBit",
     "omniquant": "OmniQuant LWC",
     "pb_llm": "PB-LLM",
     "pt2_llm": "PT2-LLM",

@@ -18,6 +18,7 @@ from crvq.weights import (  # noqa: F401
     row_lookup,
     split_binary,
     ternary,
+    two_sided_signs,
     uniform,
 )
 from crvq.weights.fields import FormatError
