@@ -18,7 +18,7 @@ from crvq.methods.baseline_params import (
     PbLlmParams,
     RtnParams,
 )
-from crvq.methods.binary_params import ArbLlmParams, NanoQuantParams, OneBitParams
+from crvq.methods.binary_params import ArbLlmParams, Fairy2iParams, NanoQuantParams, OneBitParams
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.scalar_params import ObcParams, OmniquantParams, SqueezeLlmParams
 from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
@@ -45,6 +45,7 @@ CATALOG = {
     "arb_llm": CatalogEntry("crvq.methods.arb_llm", ArbLlmParams),
     "billm": CatalogEntry("crvq.methods.billm", BillmParams),
     "crvq": CatalogEntry("crvq.methods.crvq", CrvqParams),
+    "fairy2i": CatalogEntry("crvq.methods.fairy2i", Fairy2iParams),
     "full_precision": CatalogEntry(
         "crvq.methods.full_precision", FullPrecisionParams, quantizes=False, fits_budget=False
     ),

@@ -123,6 +123,7 @@ PRESETS: dict[str, _Params] = {
 _SPELLED = {
     "arb_llm": "ARB-LLM_RC",
     "billm": "BiLLM",
+    "fairy2i": "Fairy2i",
     "nanoquant": "NanoQuant",
     "obc": "OBC",
     "onebit": "OneBit",

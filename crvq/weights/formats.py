@@ -11,6 +11,7 @@ from torch import Tensor
 from crvq.weights import (  # noqa: F401
     additive,
     column_vq,
+    complex_phases,
     partial_binary,
     patch_vq,
     rotated,

@@ -26,6 +26,7 @@ QUICK = {
     "pb_llm": {},
     "gptq": {},
     "rtn": {},
+    "fairy2i": {},
     "nanoquant": {"bits": 2.0, "iterations": 5},
     "obc": {},
     "onebit": {},

@@ -101,6 +101,10 @@ def factors(weight):
     return [[bool(one) for one in part.flatten()] for part in (weight.left, weight.right)]
 
 
+def phases(weight):
+    return [[int(code) for code in stage.flatten()] for stage in weight.codes]
+
+
 SOURCES = {
     "crvq": additive,
     "aqlm": additive,
@@ -110,6 +114,7 @@ SOURCES = {
     "billm": split_binary,
     "pb_llm": partial_binary,
     "vptq": column_vq,
+    "fairy2i": phases,
     "nanoquant": factors,
     "obc": uniform,
     "onebit": two_sided,

@@ -12,6 +12,7 @@ from crvq.weights.patch_vq import PatchWeight
 from crvq.weights.rotated import RotatedWeight
 from crvq.weights.trainable import EntryGradients, trainable
 from crvq.weights.uniform import UniformWeight
+from tests.methods.test_fairy2i import phases_weight
 from tests.methods.test_two_sided import factors as factors_weight
 from tests.methods.test_two_sided import signs as two_sided_weight
 from tests.weights.test_additive import additive_weight
@@ -84,6 +85,7 @@ WEIGHTS = {
     "column vectors": column_vq_weight,
     "two-sided signs": two_sided_weight,
     "binary factors": factors_weight,
+    "complex phases": phases_weight,
     "row lookup": row_lookup_weight,
     "row-column binary": row_column_weight,
     "row-column binary, plain": lambda: row_column_weight(salient=(4,), splitting=False),
