@@ -20,7 +20,7 @@ from crvq.methods.baseline_params import (
 )
 from crvq.methods.binary_params import ArbLlmParams, Fairy2iParams, NanoQuantParams, OneBitParams
 from crvq.methods.crvq_params import CrvqParams
-from crvq.methods.scalar_params import ObcParams, OmniquantParams, SqueezeLlmParams
+from crvq.methods.scalar_params import GqsaParams, ObcParams, OmniquantParams, SqueezeLlmParams
 from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
 from crvq.methods.vector_params import VptqParams
 
@@ -51,6 +51,7 @@ CATALOG = {
     ),
     "gptq": CatalogEntry("crvq.methods.gptq", GptqParams),
     "gptvq": CatalogEntry("crvq.methods.gptvq", GptvqParams),
+    "gqsa": CatalogEntry("crvq.methods.gqsa", GqsaParams),
     "nanoquant": CatalogEntry("crvq.methods.nanoquant", NanoQuantParams),
     "obc": CatalogEntry("crvq.methods.obc", ObcParams),
     "omniquant": CatalogEntry("crvq.methods.omniquant", OmniquantParams),

@@ -124,6 +124,7 @@ _SPELLED = {
     "arb_llm": "ARB-LLM_RC",
     "billm": "BiLLM",
     "fairy2i": "Fairy2i",
+    "gqsa": "GQSA",
     "nanoquant": "NanoQuant",
     "obc": "OBC",
     "onebit": "OneBit",

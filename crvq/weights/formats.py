@@ -17,6 +17,7 @@ from crvq.weights import (  # noqa: F401
     rotated,
     row_column_binary,
     row_lookup,
+    sparse_groups,
     split_binary,
     ternary,
     two_sided_signs,

@@ -41,6 +41,8 @@ REACHABLE = [
     ("vptq", 3),
     ("fairy2i", 1.1),
     ("fairy2i", 2.1),
+    ("gqsa", 1),
+    ("gqsa", 3),
     ("nanoquant", 1),
     ("nanoquant", 2),
     ("obc", 2),

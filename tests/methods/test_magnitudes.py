@@ -27,6 +27,7 @@ QUICK = {
     "gptq": {},
     "rtn": {},
     "fairy2i": {},
+    "gqsa": {"sparsity": 0.0, "bits": 3},
     "nanoquant": {"bits": 2.0, "iterations": 5},
     "obc": {},
     "onebit": {},

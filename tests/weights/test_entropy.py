@@ -115,6 +115,7 @@ SOURCES = {
     "pb_llm": partial_binary,
     "vptq": column_vq,
     "fairy2i": phases,
+    "gqsa": column_vq,
     "nanoquant": factors,
     "obc": uniform,
     "onebit": two_sided,
