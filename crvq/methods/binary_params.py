@@ -26,3 +26,36 @@ class ArbLlmParams(StrictModel):
     damping: float = Field(
         0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
     )
+
+
+class OneBitParams(StrictModel):
+    """The ``onebit`` group of the configuration (arXiv 2402.11295)."""
+
+    refine_iterations: int = Field(
+        10, ge=0, description="of row and column scales in turn, under H; 0: the SVID start"
+    )
+
+
+class NanoQuantParams(StrictModel):
+    """The ``nanoquant`` group of the configuration (arXiv 2602.06694)."""
+
+    bits: float = Field(
+        1.0, gt=0, le=16, description="of a weight, all counted; sets the rank of each linear"
+    )
+    iterations: int = Field(100, ge=0, description="of ADMM; the authors: 400")
+    regularization: float = Field(
+        0.03, ge=0, le=1, description="ridge of ADMM's regressions, relative to the Gram matrix"
+    )
+    shrinkage: float = Field(
+        0.4, ge=0, le=1, description="of the inputs' importance towards its mean"
+    )
+    refine_iterations: int = Field(
+        10, ge=0, description="of row and column scales in turn, under H, after ADMM"
+    )
+
+
+class Fairy2iParams(StrictModel):
+    """The ``fairy2i`` group of the configuration (arXiv 2512.02901)."""
+
+    stages: int = Field(2, ge=1, le=4, description="of rounding to phases, 1 bit per weight each")
+    fit_scales: bool = Field(True, description="scales by least squares under H in the end")

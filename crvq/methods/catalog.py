@@ -18,9 +18,9 @@ from crvq.methods.baseline_params import (
     PbLlmParams,
     RtnParams,
 )
-from crvq.methods.binary_params import ArbLlmParams
+from crvq.methods.binary_params import ArbLlmParams, Fairy2iParams, NanoQuantParams, OneBitParams
 from crvq.methods.crvq_params import CrvqParams
-from crvq.methods.scalar_params import OmniquantParams, SqueezeLlmParams
+from crvq.methods.scalar_params import GqsaParams, ObcParams, OmniquantParams, SqueezeLlmParams
 from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
 from crvq.methods.vector_params import VptqParams
 
@@ -45,12 +45,17 @@ CATALOG = {
     "arb_llm": CatalogEntry("crvq.methods.arb_llm", ArbLlmParams),
     "billm": CatalogEntry("crvq.methods.billm", BillmParams),
     "crvq": CatalogEntry("crvq.methods.crvq", CrvqParams),
+    "fairy2i": CatalogEntry("crvq.methods.fairy2i", Fairy2iParams),
     "full_precision": CatalogEntry(
         "crvq.methods.full_precision", FullPrecisionParams, quantizes=False, fits_budget=False
     ),
     "gptq": CatalogEntry("crvq.methods.gptq", GptqParams),
     "gptvq": CatalogEntry("crvq.methods.gptvq", GptvqParams),
+    "gqsa": CatalogEntry("crvq.methods.gqsa", GqsaParams),
+    "nanoquant": CatalogEntry("crvq.methods.nanoquant", NanoQuantParams),
+    "obc": CatalogEntry("crvq.methods.obc", ObcParams),
     "omniquant": CatalogEntry("crvq.methods.omniquant", OmniquantParams),
+    "onebit": CatalogEntry("crvq.methods.onebit", OneBitParams),
     "pb_llm": CatalogEntry("crvq.methods.pb_llm", PbLlmParams),
     "pt2_llm": CatalogEntry("crvq.methods.pt2_llm", Pt2LlmParams),
     "ptqtp": CatalogEntry("crvq.methods.ptqtp", PtqtpParams),

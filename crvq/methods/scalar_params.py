@@ -40,3 +40,22 @@ class OmniquantParams(RtnParams):
         100, ge=0, description="of AdamW on the clipping factors; 0: round to nearest"
     )
     learning_rate: float = Field(1e-2, gt=0, le=1, description="of AdamW")
+
+
+class ObcParams(RtnParams):
+    """The ``obc`` group of the configuration (arXiv 2208.11580)."""
+
+    damping: float = Field(
+        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
+    )
+
+
+class GqsaParams(StrictModel):
+    """The ``gqsa`` group of the configuration (arXiv 2412.17560)."""
+
+    bits: int = Field(4, ge=1, le=8, description="of a kept weight's code")
+    group_size: int = Field(16, ge=1, description="columns that are pruned or kept together")
+    sparsity: float = Field(0.5, ge=0, lt=1, description="part of the groups that is pruned")
+    damping: float = Field(
+        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
+    )

@@ -123,6 +123,11 @@ PRESETS: dict[str, _Params] = {
 _SPELLED = {
     "arb_llm": "ARB-LLM_RC",
     "billm": "BiLLM",
+    "fairy2i": "Fairy2i",
+    "gqsa": "GQSA",
+    "nanoquant": "NanoQuant",
+    "obc": "OBC",
+    "onebit": "OneBit",
     "omniquant": "OmniQuant LWC",
     "pb_llm": "PB-LLM",
     "pt2_llm": "PT2-LLM",
@@ -143,6 +148,7 @@ _LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[_Params], str]]] = {
     ),
     "gptq": (("bits", "group_size"), _grid),
     "rtn": (("bits", "group_size"), _grid),
+    "obc": (("bits", "group_size"), _grid),
     "billm": (("most_salient",), lambda p: f"≤{_percent(p['most_salient'])} salient"),
     "pb_llm": (
         ("salient_ratio", "salient_bits", "salient_metric"),

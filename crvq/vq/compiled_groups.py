@@ -41,7 +41,7 @@ _SMALL = 8
 """Up to so many columns torch's matrix product sums in another order; see `_times_by_halves`."""
 
 
-def _compile(signature: str | None = None) -> Callable[[Callable[..., Any]], Any]:
+def compiled(signature: str | None = None) -> Callable[[Callable[..., Any]], Any]:
     """Compile a kernel and keep it on disk; where nothing can be written, compile in each run."""
     compiler: Any = njit
     arguments = () if signature is None else (signature,)
@@ -55,7 +55,7 @@ def _compile(signature: str | None = None) -> Callable[[Callable[..., Any]], Any
     return decorate
 
 
-@_compile()
+@compiled()
 def _least(base, x, table):
     """The entry e with the least ``base[e] + Σ_k x[k] table[k, e]``, and that value."""
     if len(x) == 4:
@@ -65,7 +65,7 @@ def _least(base, x, table):
     return least_of_any(base, x, table, 0)
 
 
-@_compile()
+@compiled()
 def _add(base, x, table, first_row, start, out):
     """``out[e] = base[e] + Σ_k x[k] table[first_row + k, e]`` for e from ``start`` on."""
     if len(x) == 4:
@@ -76,7 +76,7 @@ def _add(base, x, table, first_row, start, out):
         add_any(base, x, table, first_row, start, out)
 
 
-@_compile()
+@compiled()
 def _inherit(state, parent, width, room):
     """Let each of ``width`` new survivors take over the state ``(beam, n)`` of its parent."""
     for i in range(state.shape[0]):
@@ -87,7 +87,7 @@ def _inherit(state, parent, width, room):
             state[i, j] = room[parent[0, i], j]
 
 
-@_compile()
+@compiled()
 def _times(x, matrix, column):
     """``Σ_k x[k] matrix[k, column]``, in order of k; rounded after each product and each sum.
 
@@ -99,7 +99,7 @@ def _times(x, matrix, column):
     return total
 
 
-@_compile()
+@compiled()
 def _times_by_halves(x, matrix, column, room):
     """``Σ_k x[k] matrix[k, column]``; the second half is added to the first until one is left.
 
@@ -118,7 +118,7 @@ def _times_by_halves(x, matrix, column, room):
     return total
 
 
-@_compile()
+@compiled()
 def _add_after(left, x, table, low, columns, room):
     """Add ``Σ_k x[k] table[low + k]`` to the columns after ``low + len(x)``."""
     first = low + len(x)
@@ -130,7 +130,7 @@ def _add_after(left, x, table, low, columns, room):
         left[column] += _times_by_halves(x, block[low : low + len(x)], lane, room)
 
 
-@_compile(
+@compiled(
     "(float32[:, ::1], float32[:, :, ::1], float32[::1], int64, int64, int64[::1], float32[::1])"
 )
 def nearest(x, table, base, first, last, indices, least):
@@ -153,7 +153,7 @@ def nearest(x, table, base, first, last, indices, least):
             indices[row], least[row] = _least(base, x[row], table)
 
 
-@_compile("(float64[:, ::1], float32[:, :], int64[:, :])")
+@compiled("(float64[:, ::1], float32[:, :], int64[:, :])")
 def add_by_entry(total, values, codes):
     """Add each group's values to its entry, ``total[codes[r, g]] += values[r, g * d : ...]``.
 
@@ -167,7 +167,7 @@ def add_by_entry(total, values, codes):
                 total[entry, k] += values[row, group * d + k]
 
 
-@_compile(
+@compiled(
     "(float32[:, ::1], float32[:, :], int64[:, :, :], float32[:, ::1], float32[:],"
     " float32[:, :, ::1], float32[:, :, ::1], float32[:, :, :, ::1], float32[:, :, ::1],"
     " float32[:, :, ::1], int64, int64, int64, int64)"
@@ -231,7 +231,7 @@ def descend(
                 _add(residual_h[row], pulled, h, low, start, residual_h[row])
 
 
-@_compile()
+@compiled()
 def _extend(
     target, cost, survivors, metric, tables, entries, norms, sizes, beam, inner,
     x, pulled, parent, value, chosen, candidates, costs, scores,
@@ -312,7 +312,7 @@ def _extend(
     return survivors
 
 
-@_compile(
+@compiled(
     "int64(float32[:, :, ::1], float32[:, :, ::1], float32[:, ::1], int64[:, ::1],"
     " int64[:, :, ::1], int64[:, :, :, ::1], float32[:, :, ::1], float32[:, :, ::1],"
     " float32[:, :, ::1], float32[:, :, :, ::1], float32[:, :, ::1], float32[:, :, ::1],"

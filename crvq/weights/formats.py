@@ -11,13 +11,16 @@ from torch import Tensor
 from crvq.weights import (  # noqa: F401
     additive,
     column_vq,
+    complex_phases,
     partial_binary,
     patch_vq,
     rotated,
     row_column_binary,
     row_lookup,
+    sparse_groups,
     split_binary,
     ternary,
+    two_sided_signs,
     uniform,
 )
 from crvq.weights.fields import FormatError

@@ -26,6 +26,11 @@ QUICK = {
     "pb_llm": {},
     "gptq": {},
     "rtn": {},
+    "fairy2i": {},
+    "gqsa": {"sparsity": 0.0, "bits": 3},
+    "nanoquant": {"bits": 2.0, "iterations": 5},
+    "obc": {},
+    "onebit": {},
     "omniquant": {"steps": 5},
     "squeezellm": {},
     "pt2_llm": {"block_size": 16},
@@ -41,6 +46,7 @@ OTHERS = [
     ("ptqtp", {"error_feedback": True, "planes": 3}),
     ("vptq", {"residual_bits": 2, "outlier_ratio": 0.1, "outlier_bits": 4}),
 ]
+TWO_SIDED = ("nanoquant", "onebit")
 CASES = [*((name, {}) for name in QUICK), *OTHERS]
 each_case = pytest.mark.parametrize(("name", "params"), CASES, ids=str)
 
@@ -93,6 +99,8 @@ def test_rows_of_very_different_sizes_each_lose_at_most_themselves(name, params)
 def test_a_zero_scale_loses_exactly_the_weight(name, params):
     if "scale_block" in params:
         return  # its block scales are powers of two, and reach far lower
+    if name in TWO_SIDED:
+        return  # the product of two scales reaches far below float16
     linear = resized(random_linear(12, 32), 1e-12)
     result, dense = quantized(name, linear, **params)
     assert not bool(dense.any())

@@ -93,6 +93,18 @@ def column_vq(weight):
     return [[int(code) for row in weight.codes for code in row]]
 
 
+def two_sided(weight):
+    return [[bool(one) for one in weight.signs.flatten()]]
+
+
+def factors(weight):
+    return [[bool(one) for one in part.flatten()] for part in (weight.left, weight.right)]
+
+
+def phases(weight):
+    return [[int(code) for code in stage.flatten()] for stage in weight.codes]
+
+
 SOURCES = {
     "crvq": additive,
     "aqlm": additive,
@@ -102,6 +114,11 @@ SOURCES = {
     "billm": split_binary,
     "pb_llm": partial_binary,
     "vptq": column_vq,
+    "fairy2i": phases,
+    "gqsa": column_vq,
+    "nanoquant": factors,
+    "obc": uniform,
+    "onebit": two_sided,
     "omniquant": uniform,
     "squeezellm": column_vq,
     "arb_llm": row_column,
@@ -114,6 +131,7 @@ QUICK = {
     "gptvq": {"codebook_bits": 3, "weights_per_codebook": 128, "columns": 16},
     "billm": {"block_size": 16},
     "arb_llm": {"block_size": 16},
+    "nanoquant": {"bits": 2.0, "iterations": 5},
     "omniquant": {"steps": 2},
     "vptq": {"codebook_bits": 3},
 }

@@ -12,6 +12,10 @@ from crvq.weights.patch_vq import PatchWeight
 from crvq.weights.rotated import RotatedWeight
 from crvq.weights.trainable import EntryGradients, trainable
 from crvq.weights.uniform import UniformWeight
+from tests.methods.test_fairy2i import phases_weight
+from tests.methods.test_gqsa import groups_weight
+from tests.methods.test_two_sided import factors as factors_weight
+from tests.methods.test_two_sided import signs as two_sided_weight
 from tests.weights.test_additive import additive_weight
 from tests.weights.test_column_vq import weight_of as column_vq_weight
 from tests.weights.test_partial_binary import weight_of as partial_weight
@@ -80,6 +84,10 @@ WEIGHTS = {
     "partial binary": partial_weight,
     "patches without scales": lambda: patch_weight(scaled=False),
     "column vectors": column_vq_weight,
+    "two-sided signs": two_sided_weight,
+    "binary factors": factors_weight,
+    "complex phases": phases_weight,
+    "sparse groups": groups_weight,
     "row lookup": row_lookup_weight,
     "row-column binary": row_column_weight,
     "row-column binary, plain": lambda: row_column_weight(salient=(4,), splitting=False),

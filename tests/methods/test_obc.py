@@ -1,0 +1,73 @@
+"""OBQ against its definition: H of the weights that are left inverted anew at every step."""
+
+import itertools
+
+import pytest
+import torch
+
+from crvq.vq.greedy_rounding import _round_rows, round_greedily
+from crvq.vq.hessian import Hessian
+from tests.methods.linear_examples import random_linear, second_moment
+from tests.methods.method_checks import check_result, planned_bits, quantize
+
+
+def by_definition(row, h, step, zero, levels):
+    """Algorithm 3 in float64, with explicit inverses of submatrices."""
+    w, left, codes = row.double().clone(), list(range(len(row))), [0] * len(row)
+    while left:
+        inverse = torch.linalg.inv(h.double()[left][:, left])
+        near = ((w[left] / step).round() + zero).clamp(0, levels - 1)
+        errors = w[left] - (near - zero) * step
+        if float(errors.square().max()) > 0.25 * step**2 * (1 + 1e-4):
+            place = int(errors.square().argmax())
+        else:
+            place = int((errors.square() / inverse.diagonal()).argmin())
+        codes[left[place]] = int(near[place])
+        w[left] -= errors[place] / inverse[place, place] * inverse[:, place]
+        del left[place]
+    return codes
+
+
+def example(rows, columns, step=0.5):
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(3))
+    h = second_moment(columns) / 10 + torch.eye(columns)
+    steps = torch.full_like(weight, step)
+    zeros = torch.full(weight.shape, 4)
+    return weight, h, steps, zeros
+
+
+@pytest.mark.parametrize("columns", [1, 5, 17])
+@pytest.mark.parametrize("kernel", [round_greedily, _round_rows])
+def test_codes_are_those_of_the_definition(kernel, columns):
+    weight, h, steps, zeros = example(9, columns)
+    codes = kernel(weight, torch.linalg.inv(h.double()).float(), steps, zeros, 8)
+    assert codes.tolist() == [by_definition(row, h, 0.5, 4, 8) for row in weight]
+
+
+def test_tiny_rows_are_near_the_best_of_all_codes():
+    weight, h, steps, zeros = example(12, 4)
+    codes = round_greedily(weight, torch.linalg.inv(h), steps, zeros, 8)
+    ratios = []
+    for row, own in zip(weight, codes, strict=True):
+        every = torch.tensor(list(itertools.product(range(8), repeat=4)))
+        errors = row - (every - 4) * 0.5
+        best = float(((errors @ h) * errors).sum(1).min())
+        error = row - (own - 4) * 0.5
+        ratios.append(float(error @ h @ error) / best)
+    assert min(ratios) >= 1 - 1e-4
+    assert sum(ratio < 1 + 1e-4 for ratio in ratios) >= 4  # of 12, the very best
+
+
+def test_with_a_diagonal_h_it_is_rounding_to_nearest():
+    linear = random_linear(hessian=Hessian(torch.logspace(-1, 1, 32).diag()))
+    nearest = quantize("rtn", linear, group_size=16).weight.dequantize()
+    assert torch.equal(quantize("obc", linear, group_size=16).weight.dequantize(), nearest)
+
+
+@pytest.mark.parametrize("group_size", [None, 12])
+def test_what_is_reported_is_what_is_stored_and_beats_rounding(group_size):
+    linear = random_linear()
+    result = quantize("obc", linear, group_size=group_size)
+    check_result(result)
+    assert result.weight.bits() == planned_bits("obc", linear, group_size=group_size)
+    assert result.relative_loss < quantize("rtn", linear, group_size=group_size).relative_loss
