@@ -28,9 +28,10 @@ class ObcMethod(LinearByLinear[ObcParams]):
     The authors damp H only where its inverse fails, in double precision; here it is damped as in
     `gptq`. They update H⁻¹ as a whole, here it is kept as a Cholesky factor (same numbers).
 
-    The order leaves inputs with a large H_jj for last, when nothing is left to answer their errors.
-    Where a few channels carry most of H (language models' residual stream), GPTQ's fixed order
-    loses several times less; float64 gives the same codes.
+    Where a few channels carry most of H (language models' residual stream) GPTQ's fixed order loses
+    several times less (4.6 times at 3 bits on q_proj of SmolLM2's block 15, where one H_jj is 376
+    times the mean), in float64 too. A likely reason, not isolated: the order leaves inputs with a
+    large H_jj for last, when nothing is left to answer their errors.
 
     Budget rule: RTN's.
     """
