@@ -68,6 +68,12 @@ def _main() -> None:
     except CrvqError as error:
         show_error(error)
         sys.exit(2)
+    if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
+        from crvq.cli.help import help_text
+
+        shown = help_text(conf_folder(), CONFIG_NAME)
+        Console().print(shown, markup=False, highlight=False, soft_wrap=True)
+        return
     labels = _labels(checked[0]) if checked is not None else []
     if checked is not None and any(config.dry_run for config in checked[1]):
         from crvq.cli.dry_run import show_plan  # torch and transformers

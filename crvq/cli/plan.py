@@ -69,12 +69,12 @@ def plan_command(parsed: Namespace, conf: Path, config_name: str) -> Plan:
     """
     conf = Path(parsed.config_path or conf)
     name = parsed.config_name or config_name
-    with _hydra(conf, parsed.config_dir) as hydra:
+    with composing(conf, parsed.config_dir) as hydra:
         return _Planner(hydra, name).plan(list(parsed.overrides), parsed.multirun)
 
 
 @contextmanager
-def _hydra(conf: Path, config_dir: str | None) -> Iterator[Hydra]:
+def composing(conf: Path, config_dir: str | None) -> Iterator[Hydra]:
     """Yield Hydra with the search path that `hydra.main` makes."""
     register_plugins()
     path = create_config_search_path(str(conf.absolute()))

@@ -77,8 +77,9 @@ class BlockBatches:
     targets: Sequence[Tensor]
     train: int
     """How many batches train; the rest validates. Of all processes, as ``count`` is."""
-    count: int
-    """How many batches there are; ``run`` and ``targets`` have this process's share of them."""
+    count: int | None = None
+    """How many batches there are; ``run`` and ``targets`` have this process's share of them. None:
+    this process has all."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def finetune_block(
 
     @torch.no_grad()
     def validate() -> float:
-        held = range(batches.train, batches.count)
+        everything = len(batches.targets) if batches.count is None else batches.count
+        held = range(batches.train, everything)
         own = [place for batch in held if (place := team().local(batch)) is not None]
         return team().total([sum(float(loss_of(batch)) for batch in own)])[0] / len(held)
 
