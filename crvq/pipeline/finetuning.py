@@ -36,6 +36,7 @@ from crvq.pipeline.context import RunContext
 from crvq.pipeline.fingerprint import ROUNDING_ONLY, derived_seed, fingerprint, tensor_digest
 from crvq.pipeline.run_folder import CHECKPOINT, STATE_FILE
 from crvq.pipeline.stored_model import put_block, put_outer, store_trained
+from crvq.team import team
 from crvq.tracking.events import training_from_dict
 from crvq.weights.quantized import QuantizedWeight
 
@@ -54,7 +55,7 @@ class BlockTuner:
         self._seed = config.seed
         passed = config.calibration.batch_size
         self._train = config.finetune.block_split(config.calibration).train // passed
-        self._count = -(-config.finetune.windows(config.calibration) // passed)
+        self._count = int(team().total([len(stream)])[0])
         self._passes = config.finetune.block.batch_size // passed
         apart = config.calibration.stream == "quantized"
         self._follows_model = apart and config.finetune.block.targets == "model"

@@ -18,7 +18,7 @@ def installed(tmp_path_factory):
     """A folder into which a wheel of this checkout was unpacked."""
     pytest.importorskip("setuptools")
     source, wheels, folder = (tmp_path_factory.mktemp(name) for name in ("src", "dist", "site"))
-    for name in ("crvq", "conf", "experiments"):
+    for name in ("crvq", "conf", "experiments", "hydra_plugins"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     for name in ("pyproject.toml", "setup.py", "README.md"):
