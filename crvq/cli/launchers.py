@@ -56,9 +56,9 @@ def _slurm(*command: str) -> str:
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        told = str(getattr(error, "stderr", "") or error).strip().splitlines()
+        lines = str(getattr(error, "stderr", "") or error).strip().splitlines()
         raise ConfigError(
-            f"hydra/launcher=slurm: {command[0]} does not answer: {told[-1] if told else error}"
+            f"hydra/launcher=slurm: {command[0]} does not answer: {lines[-1] if lines else error}"
         ) from error
     return found.stdout
 

@@ -2,7 +2,7 @@
 
 ``hydra-optuna-sweeper`` 1.3.0 still wants optuna below 3 and reads no record, so this is one of our
 own, over Optuna's ask-and-tell interface. Every trial is an ordinary run: one that is finished
-already is not computed again, and an interrupted search goes on where it was.
+already is not computed again, and an interrupted search resumes.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class OptunaSweeper(Sweeper):
                 "hydra.sweeper.study, or give the same command"
             )
         study.set_user_attr("asked", asked)
-        # A search that goes on must not draw the first trials' numbers again.
+        # A resumed search must not draw the first trials' numbers again.
         seed = self._seed + len(study.trials)
         several = len(self._objectives) > 1
         samplers = optuna.samplers

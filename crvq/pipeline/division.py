@@ -62,18 +62,18 @@ def _packed(row: LayerRow, weight: QuantizedWeight) -> bytes:
     tensors = {f"own.{name}": tensor.cpu() for name, tensor in weight.pack().items()}
     if shared is not None:
         tensors |= {f"shared.{name}": tensor.cpu() for name, tensor in shared[1].items()}
-    told = {"row": json.dumps(asdict(row)), "header": json.dumps(weight.header())}
-    return save({name: one.contiguous() for name, one in tensors.items()}, metadata=told)
+    summary = {"row": json.dumps(asdict(row)), "header": json.dumps(weight.header())}
+    return save({name: one.contiguous() for name, one in tensors.items()}, metadata=summary)
 
 
 def _unpacked(payload: bytes) -> tuple[LayerRow, QuantizedWeight]:
     # safetensors.torch.load leaves the metadata out: it is in the header, whose length comes first.
     length = int.from_bytes(payload[:8], "little")
-    told = json.loads(payload[8 : 8 + length])["__metadata__"]
+    summary = json.loads(payload[8 : 8 + length])["__metadata__"]
     tensors = load(payload)
     parts: dict[str, dict[str, Tensor]] = {"own": {}, "shared": {}}
     for name, tensor in tensors.items():
         kind, _, own = name.partition(".")
         parts[kind][own] = tensor
-    weight = unpack_weight(json.loads(told["header"]), parts["own"], parts["shared"])
-    return LayerRow(**json.loads(told["row"])), weight
+    weight = unpack_weight(json.loads(summary["header"]), parts["own"], parts["shared"])
+    return LayerRow(**json.loads(summary["row"])), weight

@@ -73,6 +73,8 @@ def estimate(config: RunConfig) -> Estimate:
         SourceError: nothing is known of the model's shapes.
     """
     device = resolve_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.model.dtype]
     model = empty_model(model_config(config), dtype, config.model.trust_remote_code)
     _, blocks = find_blocks(model)

@@ -23,7 +23,6 @@ from crvq.tracking.csv_files import (
 )
 from crvq.tracking.environment import environment, slurm_job
 from crvq.tracking.events import LayerRow
-from crvq.tracking.json_values import to_json
 from crvq.tracking.record_schema import (
     RECORD_FILE,
     Attempt,
@@ -34,8 +33,7 @@ from crvq.tracking.record_schema import (
     load_record,
     write_record,
 )
-from crvq.tracking.record_values import RecordValues
-from crvq.tracking.run_id import algorithm
+from crvq.tracking.record_values import RecordValues, blank_record
 
 _log = logging.getLogger(__name__)
 
@@ -185,22 +183,8 @@ def _new_record(config: RunConfig, run_id: str, sweep: str | None) -> Record:
         git_commit=git and git["commit"],
         slurm_job=slurm_job(os.environ),
     )
-    return Record(
-        run_id=run_id,
-        experiment=config.experiment,
-        model=config.model.name,
-        method=config.method,
-        algorithm=algorithm(config),
-        budget=config.budget.model_dump(),
-        config=to_json(config),
-        seeds={"seed": config.seed, "calibration": config.calibration.seed},
-        sweep=sweep,
-        forced=config.force,
-        started=now,
-        updated=now,
-        attempts=[attempt],
-        **around,
-    )
+    found = {"sweep": sweep, "forced": config.force, "attempts": [attempt], **around}
+    return blank_record(config, run_id).model_copy(update=found)
 
 
 def _earlier(folder: Path, run_id: str) -> tuple[Record | None, list[LayerRow], list[str]]:

@@ -118,7 +118,10 @@ def check(arguments):
 
 def fuzz(bases, count, seed, monkeypatch, capsys):
     # Devices, packages and tasks of this machine are not what is fuzzed.
-    monkeypatch.setattr("crvq.cli.preflight._check_surroundings", lambda config, overrides, remote=False: None)
+    def unchecked(config, overrides, remote=False):
+        return None
+
+    monkeypatch.setattr("crvq.cli.preflight._check_surroundings", unchecked)
     ended = {"accepted": 0, "refused": 0}
     failures = []
     for arguments in draws(bases, count, seed):
