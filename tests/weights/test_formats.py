@@ -155,7 +155,7 @@ def recoded(weight):
     """The same weight with its first row's codes (or signs) replaced by the last row's."""
     if hasattr(weight, "inner"):
         return replace(weight, inner=recoded(weight.inner))
-    for field in ("codes", "signs"):
+    for field in ("codes", "signs", "left"):
         if hasattr(weight, field):
             getattr(weight, field)[0] = getattr(weight, field)[-1]
             return weight
