@@ -7,6 +7,7 @@ are divided among them. Process 0 has the run's folder, record and log.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -117,6 +118,11 @@ def asked_processes(environment: Mapping[str, str] = os.environ) -> int:
     return int(environment.get("WORLD_SIZE", "1") or 1)
 
 
+def is_first(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this is process 0 of those that torchrun started, or the only one."""
+    return int(environment.get("RANK", "0") or 0) == 0
+
+
 def own_device(name: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return the device of this process: each has its own GPU.
 
@@ -152,13 +158,16 @@ def joined(device: torch.device) -> Iterator[Team]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    if not dist.is_initialized():
+        # Once per process: a command has several runs (what it compares with, a sweep), and the
+        # addresses of a group that was left would be found again by the next.
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        atexit.register(dist.destroy_process_group)
     _current = JoinedTeam(device if device.type == "cuda" else torch.device("cpu"))
     try:
         yield _current
     finally:
         _current = _alone
-        dist.destroy_process_group()
 
 
 def check_share(count: int, what: str, remedy: str) -> None:

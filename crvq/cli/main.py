@@ -124,6 +124,8 @@ def _labels(plan: Plan) -> list[str]:
 
 def _announce(config: RunConfig, number: int, labels: Sequence[str]) -> None:
     """Print a first line at once: loading libraries and a model takes a while."""
+    if os.environ.get("RANK", "0") != "0":
+        return  # of the processes of torchrun one speaks
     which = ""
     if len(labels) > 1 and number < len(labels):
         which = f"job {number + 1} of {len(labels)}: {labels[number]}, "

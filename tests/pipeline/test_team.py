@@ -45,7 +45,7 @@ def test_two_processes_make_the_run_of_one_and_resume_after_a_death(
 ):
     more = [
         "calibration.batch_size=1",
-        "compare_with=null",
+        "compare_with={critical_ratio: 0.0}",
         "finetune=block",
         "finetune.samples=8",
         "finetune.block.epochs=30",
@@ -62,6 +62,7 @@ def test_two_processes_make_the_run_of_one_and_resume_after_a_death(
     again = torchrun([*tiny_overrides, *more])
     output, _ = again.communicate(timeout=120)
     assert again.returncode == 0, output
+    assert output.count("loading local") == output.count("records:") + output.count("record:") == 1
     record, expected = read_record(folder), read_record(alone)
     assert record["status"] == "complete"
     assert record["resumes"] == 1
