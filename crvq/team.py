@@ -1,8 +1,9 @@
 """Several processes that work on one run: ``torchrun --nproc-per-node=N run.py ...``.
 
-Every process has the whole model and its share of the calibration and evaluation windows; sums over
-windows (Hessians, gradients, losses) are added up over the processes, and a block's linear layers
-are divided among them. Process 0 has the run's folder, record and log.
+Every process has its share of the calibration and evaluation windows; sums over windows (Hessians,
+gradients, losses) are added up over the processes, and a block's linear layers are divided among
+them. Each has the whole model, but while it is trained end to end (see `crvq.finetune.sharded`).
+Process 0 has the run's folder, record and log.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from crvq.errors import ConfigError, QuantizationError
 
-# Zero-shot tasks and end-to-end training are process 0's alone, and others wait for it.
+# Zero-shot tasks and training that changes codes are process 0's alone, and others wait for it.
 _PATIENCE = timedelta(days=7)
 
 

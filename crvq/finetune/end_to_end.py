@@ -23,6 +23,7 @@ from crvq.finetune.teacher import Student, Teacher
 from crvq.finetune.training import Loss, Training, TrainingState
 from crvq.finetune.training_file import load_training, save_training
 from crvq.models.precision import forward_precision
+from crvq.team import Team, team
 
 
 def blockwise_windows(
@@ -95,6 +96,8 @@ class Distillation:
     activation_dtype: torch.dtype
     device: torch.device
     seed: int
+    together: bool = False
+    """The processes of a team divide each step's parts and the windows that validate."""
 
     def loss(self, indices: list[int]) -> Tensor:
         """Mean KL(teacher || student) over the positions of some windows, with a graph."""
@@ -128,14 +131,24 @@ class Distilled:
     state: TrainingState
 
 
-def microbatches(indices: Sequence[int], size: int) -> list[tuple[list[int], float]]:
+def microbatches(
+    indices: Sequence[int], size: int, processes: int = 1
+) -> list[tuple[list[int], float]]:
     """Parts of a step and the factor of each one's mean loss.
 
     A step takes the mean over its parts, and an epoch's last part may be a smaller one; with the
     factors that is the mean over windows.
+
+    Args:
+        indices: of the step's windows.
+        size: windows of a part.
+        processes: that divide the parts. Each must compute as many, since blocks are divided too:
+            parts with the factor 0 fill up.
     """
     parts = [list(indices[start : start + size]) for start in range(0, len(indices), size)]
-    return [(part, len(part) * len(parts) / len(indices)) for part in parts]
+    places = -(-len(parts) // processes) * processes
+    shares = [(part, len(part) * places / len(indices)) for part in parts]
+    return shares + [(parts[0], 0.0)] * (places - len(parts))
 
 
 def distill(
@@ -156,7 +169,8 @@ def distill(
         free: of the whole model, in which its values lie.
         task: text, teacher and settings.
         steps: in all.
-        path: where the state is saved every ``save_every`` steps, and resumed from.
+        path: where the state is saved every ``save_every`` steps, and resumed from; of several
+            processes, process 0 writes and all read.
         identity: of all that the result depends on.
         on_start: called with the step that the training resumes from.
         on_step: called after each step.
@@ -164,7 +178,10 @@ def distill(
     """
     config = task.config
     an_epoch = -(-task.train // config.batch_size)
-    training = Training(free, config, steps, config.validate_every, an_epoch, "end_to_end")
+    workers = team() if task.together else Team()
+    training = Training(
+        free, config, steps, config.validate_every, an_epoch, "end_to_end", divided=task.together
+    )
     resumption = load_training(path, training, free, identity)
     if resumption.message is not None:
         on_message(resumption.message)
@@ -172,7 +189,8 @@ def distill(
 
     def losses(step: int) -> Iterator[Loss]:
         indices = batches_of(step, task.train, config.batch_size, task.seed)
-        for part, share in microbatches(indices, config.microbatch):
+        parts = microbatches(indices, config.microbatch, workers.size)
+        for part, share in parts[workers.rank :: workers.size]:
             yield lambda part=part, share=share: share * task.loss(part)  # type: ignore[misc]
 
     def probe(step: int) -> Tensor:
@@ -186,10 +204,16 @@ def distill(
         nonlocal seen
         seen = NextTokenLoss()
         held = range(task.train, len(task.windows))
-        return sum(task.validation_loss(index, seen) for index in held) / len(held)
+        own = held[workers.rank :: workers.size]
+        total = sum(task.validation_loss(index, seen) for index in own)
+        for _ in range(len(own), -(-len(held) // workers.size)):
+            task.validation_loss(held[0], NextTokenLoss())  # others compute one more
+        seen.add_up(workers)
+        return workers.total([total])[0] / len(held)
 
     def settle(state: TrainingState) -> None:
-        if state.step % config.save_every == 0 or state.step == steps or state.stopped != "done":
+        due = state.step % config.save_every == 0 or state.step == steps
+        if workers.rank == 0 and (due or state.stopped != "done"):
             save_training(path, training, free, identity)
         on_step(state)
 

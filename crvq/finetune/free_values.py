@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crvq.errors import ConfigError
+from crvq.finetune.dense_weights import WHOLE, DenseWeights
 from crvq.models.blocks import LinearSlot
 from crvq.weights.quantized import QuantizedWeight
 from crvq.weights.trainable import Importance, Parts, TrainableWeight, trainable
@@ -90,6 +91,7 @@ class FreeValues:
         relative: leaves are in units of about their root mean square.
         fixed_sets: names of codebook sets that must not change here.
         codes: whether codes are free too; dense gradients are kept then.
+        dense: where the model's parameters lie.
     """
 
     def __init__(
@@ -100,7 +102,9 @@ class FreeValues:
         relative: bool,
         fixed_sets: Collection[str] = (),
         codes: bool = False,
+        dense: DenseWeights = WHOLE,
     ) -> None:
+        self._dense = dense
         self.leaves: dict[str, Leaf] = {}
         self._linears: dict[str, _Linear] = {}
         self._relative = relative
@@ -117,10 +121,10 @@ class FreeValues:
             )
         self._others = dict(others) if "norms" in kinds else {}
         for name, parameter in self._others.items():
-            self._add(f"norms/{name}", "norms", parameter.detach().float())
+            self._add(f"norms/{name}", "norms", dense.whole(parameter))
         self.start = Snapshot(
             {name: linear.start for name, linear in self._linears.items() if linear.trained},
-            {name: parameter.detach().clone() for name, parameter in self._others.items()},
+            {name: dense.whole(one).to(one.dtype, copy=True) for name, one in self._others.items()},
         )
         """What there was before."""
 
@@ -178,9 +182,9 @@ class FreeValues:
         with torch.no_grad():
             for linear in self._linears.values():
                 if linear.trained:
-                    linear.slot.write(linear.weight.dense(linear.parts(values)))
+                    self._dense.write(linear.slot, linear.weight.dense(linear.parts(values)))
             for name, parameter in self._others.items():
-                parameter.data.copy_(values[f"norms/{name}"])
+                self._dense.put(parameter, values[f"norms/{name}"])
 
     def snapshot(self, values: Values) -> Snapshot:
         """Return quantized weights with present codes and these values, and norms."""
@@ -197,9 +201,9 @@ class FreeValues:
         """Put a snapshot into the model. Leaves and codes stay where they are."""
         with torch.no_grad():
             for name, weight in snapshot.weights.items():
-                self._linears[name].slot.write(weight.dequantize())
+                self._dense.write(self._linears[name].slot, weight.dequantize())
             for name, value in snapshot.others.items():
-                self._others[name].data.copy_(value)
+                self._dense.put(self._others[name], value)
 
     def coded_weights(self) -> dict[str, QuantizedWeight]:
         """Return linears with free codes: present codes, and other parts as at the start."""
@@ -265,27 +269,15 @@ class FreeValues:
             if linear.trained:
                 by_parameter.setdefault(linear.slot.parameter, []).append(linear)
         others = {parameter: name for name, parameter in self._others.items()}
-        handles = []
-        for parameter in [*by_parameter, *others]:
-            parameter.requires_grad_(True)
 
-            def take(done: Tensor) -> None:
-                gradient, done.grad = done.grad, None
-                assert gradient is not None
-                for linear in by_parameter.get(done, ()):
-                    self._take(linear, linear.slot.view(gradient).float())
-                if done in others:
-                    self._add_gradient(f"norms/{others[done]}", gradient.float())
+        def take(parameter: Tensor, gradient: Tensor) -> None:
+            for linear in by_parameter.get(parameter, ()):
+                self._take(linear, linear.slot.view(gradient).float())
+            if parameter in others:
+                self._add_gradient(f"norms/{others[parameter]}", gradient.float())
 
-            handles.append(parameter.register_post_accumulate_grad_hook(take))
-        try:
+        with self._dense.gradients([*by_parameter, *others], take):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            for parameter in [*by_parameter, *others]:
-                parameter.requires_grad_(False)
-                parameter.grad = None
 
     @torch.no_grad()
     def _take(self, linear: _Linear, gradient: Tensor) -> None:

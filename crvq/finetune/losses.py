@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from crvq.team import Team
+
 Head = Callable[[Tensor], Tensor]
 """From hidden states ``(positions, hidden)`` to logits ``(positions, vocabulary)``."""
 Divergence = Callable[[slice, Tensor], Tensor]
@@ -143,6 +145,11 @@ class NextTokenLoss:
             return divergence(part, logits)
 
         return look
+
+    def add_up(self, workers: Team) -> None:
+        """Add what other processes watched."""
+        self._total, count = workers.total([self._total, float(self._count)])
+        self._count = int(count)
 
     def perplexity(self) -> float:
         """Over all windows watched, weighted by tokens; NaN before there is one."""

@@ -156,7 +156,8 @@ class Training:
                 loss = part()
                 total += float(loss.detach())
                 count += 1
-                if not math.isfinite(total):
+                # Processes that divide a step run as many passes each.
+                if not math.isfinite(total) and not self._divided:
                     break
                 loss.backward()
         total, count = self._add_up(total, count)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -19,13 +21,16 @@ from crvq.errors import ConfigError
 from crvq.files.atomic import move_aside
 from crvq.files.digests import values_digest
 from crvq.finetune.block import BlockBatches, TunedBlock, finetune_block
-from crvq.finetune.end_to_end import Distillation, distill, end_to_end_windows
+from crvq.finetune.dense_weights import WHOLE, DenseWeights
+from crvq.finetune.end_to_end import Distillation, Distilled, distill, end_to_end_windows
 from crvq.finetune.free_values import (
     FreeValues,
     QuantizedSlot,
+    Snapshot,
     norm_parameters,
     nothing_to_train,
 )
+from crvq.finetune.sharded import SHARDED, maybe_sharded
 from crvq.finetune.teacher import Student, Teacher, student_of
 from crvq.finetune.training import TrainingState
 from crvq.finetune.training_file import is_of_another_training
@@ -126,7 +131,7 @@ class EndToEndStage:
         self._folder, self._listener = context.folder, context.listener
         windows = context.texts.calibration
         train, validation = end_to_end_windows(windows, config.finetune, config.calibration)
-        self._windows, self._train = torch.cat([train, validation]), len(train)
+        self._windows, self._train_windows = torch.cat([train, validation]), len(train)
         self._fingerprint = fingerprint(
             config, context.weights, windows, context.activation_dtype, self._device.type
         )
@@ -140,8 +145,17 @@ class EndToEndStage:
         return student_of(self._model, self._windows[:1].to(self._device))
 
     def learn(self) -> None:
-        """Keep what the full-precision model predicts; before any of its weights is changed."""
+        """Keep what the full-precision model predicts; before any of its weights is changed.
+
+        The processes of a team divide the windows, and each then asks again about what others did
+        not leave where it can read it (on another machine).
+        """
         missing = self._teacher.missing(self._windows)
+        self._ask([index for index in missing if team().local(index) is not None])
+        team().total([0.0])  # all wait for all
+        self._ask(self._teacher.missing(self._windows))
+
+    def _ask(self, missing: Sequence[int]) -> None:
         if not missing:
             return
         self._listener.stage_started("teacher's predictions", len(missing))
@@ -168,9 +182,15 @@ class EndToEndStage:
         )
         if message is not None:
             self._listener.message(message)
-        stored = store.whole_blocks() == len(blocks) and store.outer_is_intact()
-        if not stored or store.training is None:
-            self._train_model(name, blocks, before, store, made_from)
+        intact = store.whole_blocks() == len(blocks) and store.outer_is_intact()
+        stored = intact and store.training is not None
+        together = not stored and self._divides
+        team().agree(together)
+        if not stored:
+            training, best = self._train(name, blocks, before, made_from, together)
+            weights = best.weights if best is not None else {}
+            others = best.others if best is not None else {}
+            store_trained(name, len(blocks), before, store, weights, others, training)
         else:
             for index, block in enumerate(blocks):
                 skip = self._config.model.skip_linears
@@ -180,35 +200,62 @@ class EndToEndStage:
         self._listener.model_trained(*training_from_dict(store.training))
         return store
 
-    def _train_model(
+    def help(self, name: str, blocks: Sequence[nn.Module], before: BlockStore) -> None:
+        """Take part in process 0's training, if it divides it; see `run`."""
+        if team().agree(False):
+            made_from = {**self._fingerprint, "blocks_before": before.digest()}
+            self._train(name, blocks, before, made_from, together=True)
+
+    @property
+    def _divides(self) -> bool:
+        """Codes change in one process only."""
+        return team().size > 1 and self._stage.codes is None
+
+    def _train(
         self,
         name: str,
         blocks: Sequence[nn.Module],
         before: BlockStore,
-        store: BlockStore,
         made_from: dict[str, object],
-    ) -> None:
-        free = self._free_values(blocks, before)
-        if not free.leaves:
-            raise ConfigError(nothing_to_train(self._config.finetune.train, "end to end"))
+        together: bool,
+    ) -> tuple[dict[str, Any], Snapshot | None]:
+        """Return summary and loss curve, as JSON can hold them, and the best state."""
+        student = self._student  # taken apart before its blocks are divided
+        with maybe_sharded(together, self._model, name, blocks, self._device) as trained:
+            free = self._free_values(trained, before, SHARDED if together else WHOLE)
+            if not free.leaves:
+                raise ConfigError(nothing_to_train(self._config.finetune.train, "end to end"))
+            task = Distillation(
+                student,
+                trained,
+                self._teacher,
+                self._windows,
+                self._train_windows,
+                self._stage,
+                self._dtype,
+                self._device,
+                derived_seed(self._config.seed, "finetune/end_to_end"),
+                together,
+            )
+            done = self._distill(task, free, made_from, together)
+        training = {
+            "summary": asdict(done.summary),
+            "points": [asdict(point) for point in done.state.points],
+        }
+        return training, done.state.best
+
+    def _distill(
+        self, task: Distillation, free: FreeValues, made_from: dict[str, object], together: bool
+    ) -> Distilled:
         steps = self._config.finetune.end_to_end_steps(self._config.calibration)
-        task = Distillation(
-            self._student,
-            blocks,
-            self._teacher,
-            self._windows,
-            self._train,
-            self._stage,
-            self._dtype,
-            self._device,
-            derived_seed(self._config.seed, "finetune/end_to_end"),
-        )
         # A state resumes although sums round differently; the blocks' own message says so.
         identity = values_digest(
             {key: value for key, value in made_from.items() if key not in ROUNDING_ONLY}
         )
         path = self._folder / STATE_FILE
-        if is_of_another_training(path, identity):
+        if together:
+            path = Path(team().share(str(path.absolute()).encode()).decode())
+        if team().rank == 0 and is_of_another_training(path, identity):
             kept = move_aside(path, self._folder)
             self._listener.message(
                 f"the saved training started from other blocks: starting over, it is kept in {kept}"
@@ -225,14 +272,7 @@ class EndToEndStage:
             self._listener.message,
         )
         self._listener.stage_finished(_STAGE, time.perf_counter() - begun)
-        best = done.state.best
-        weights = best.weights if best is not None else {}
-        others = best.others if best is not None else {}
-        training = {
-            "summary": asdict(done.summary),
-            "points": [asdict(point) for point in done.state.points],
-        }
-        store_trained(name, len(blocks), before, store, weights, others, training)
+        return done
 
     def _on_start(self, steps: int) -> Callable[[int], None]:
         def start(step: int) -> None:
@@ -251,7 +291,9 @@ class EndToEndStage:
         note = f"validation loss {point.validation_loss:.4f}{more}"
         self._listener.stage_advanced(_STAGE, note)
 
-    def _free_values(self, blocks: Sequence[nn.Module], before: BlockStore) -> FreeValues:
+    def _free_values(
+        self, blocks: Sequence[nn.Module], before: BlockStore, dense: DenseWeights
+    ) -> FreeValues:
         linears = []
         for index, block in enumerate(blocks):
             stored = before.load_block(index).weights
@@ -271,6 +313,7 @@ class EndToEndStage:
             self._config.finetune.train,
             self._stage.relative_rate,
             codes=self._stage.codes is not None,
+            dense=dense,
         )
 
     def _teacher_key(self, weights: str) -> str:

@@ -95,7 +95,7 @@ def quantize(context: RunContext) -> BlockStore:
         begun = time.perf_counter()
         try:
             with memory_advice(config, "end_to_end", context.device):
-                store = _trained_by_first(end_to_end, name, blocks, store, context)
+                store = _trained(end_to_end, name, blocks, store, context)
         finally:
             results.add_seconds("finetune_end_to_end", time.perf_counter() - begun)
     context.residence.follow(from_store(store, config.model.skip_linears))
@@ -115,19 +115,20 @@ def open_store(folder: Path, made_from: dict[str, Any]) -> tuple[BlockStore, str
     return opened
 
 
-def _trained_by_first(
+def _trained(
     stage: EndToEndStage,
     name: str,
     blocks: Sequence[nn.Module],
     store: BlockStore,
     context: RunContext,
 ) -> BlockStore:
-    """Train the whole model in process 0; others take over what came out."""
+    """Train the whole model; other processes help and take over what process 0 stored."""
     assert context.folder is not None
     if team().rank == 0:
         trained = stage.run(name, blocks, store)
         team().share(str(trained.folder.absolute()).encode())
         return trained
+    stage.help(name, blocks, store)
     first = Path(team().share(b"").decode())
     shutil.copytree(first, context.folder / CHECKPOINT, dirs_exist_ok=True)
     trained = BlockStore.read(context.folder / CHECKPOINT)
@@ -154,8 +155,7 @@ def _prepared_end_to_end(context: RunContext) -> EndToEndStage | None:
         return None
     begun = time.perf_counter()
     stage = EndToEndStage(context)
-    if team().rank == 0:
-        stage.learn()
+    stage.learn()
     context.results.add_seconds("teacher", time.perf_counter() - begun)
     return stage
 

@@ -7,6 +7,7 @@ import sys
 import time
 from statistics import fmean
 
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_two_processes_make_the_run_of_one_and_resume_after_a_death(
     ]
     alone = run(compose_run(*more, f"results_dir={tmp_path / 'alone'}"))
     started = torchrun([*tiny_overrides, *more])
-    _kill_one_after_a_block(started, tmp_path / "results")
+    _kill_one_after(started, tmp_path / "results", "default/*/checkpoint/block-*")
     output, _ = started.communicate(timeout=120)
     assert started.returncode != 0
     assert "the same command resumes" in output
@@ -77,16 +78,54 @@ def test_two_processes_make_the_run_of_one_and_resume_after_a_death(
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
-def _kill_one_after_a_block(started, results):
+@pytest.mark.slow
+def test_two_processes_train_end_to_end_as_one_does(tiny_overrides, tmp_path):
+    more = [
+        *(one for one in tiny_overrides if not one.startswith("crvq.")),
+        "method=rtn",  # needs no H, whose sum would differ: what follows is the training's alone
+        "rtn.bits=2",
+        "finetune.train=[scales,norms]",
+        "calibration.batch_size=1",
+        "finetune=block_e2e",
+        "finetune.block=null",
+        "finetune.samples=15",
+        "finetune.end_to_end.length=64",
+        "finetune.end_to_end.batch_size=3",  # not a multiple of two processes
+        "finetune.end_to_end.microbatch=1",
+        "finetune.end_to_end.epochs=16",
+        "finetune.end_to_end.steps=64",
+        "finetune.end_to_end.save_every=10",
+    ]
+    once = torchrun([*more, f"results_dir={tmp_path / 'alone'}"], processes=1)
+    assert once.wait(timeout=120) == 0
+    started = torchrun(more)
+    _kill_one_after(started, tmp_path / "results", "default/*/finetune_state.safetensors")
+    output, _ = started.communicate(timeout=120)
+    assert started.returncode != 0
+    again = torchrun(more)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    (folder,), (alone,) = ((tmp_path / one / "default").glob("l*") for one in ("results", "alone"))
+    assert "resuming end-to-end fine-tuning after" in (folder / "run.log").read_text()
+    losses, expected = (
+        pd.read_csv(one / "finetune.csv")["validation_loss"].tolist() for one in (folder, alone)
+    )
+    assert losses == pytest.approx(expected, rel=1e-3)
+    assert losses[-1] < 0.9 * losses[0]
+    both = [read_record(one)["perplexity"]["file"]["quantized"] for one in (folder, alone)]
+    assert both[0] == pytest.approx(both[1], rel=1e-3)
+
+
+def _kill_one_after(started, results, pattern):
     for _ in range(2400):
         if started.poll() is not None:
             raise AssertionError(started.communicate()[0])
         workers = psutil.Process(started.pid).children()
-        if len(workers) >= 2 and list(results.glob("default/*/checkpoint/block-*")):
+        if len(workers) >= 2 and list(results.glob(pattern)):
             os.kill(workers[1].pid, signal.SIGKILL)
             return
         time.sleep(0.05)
-    raise AssertionError("no block was stored")
+    raise AssertionError(f"there never was {pattern}")
 
 
 def test_layers_are_divided_by_cost():
