@@ -29,6 +29,7 @@ from crvq.data.tokens import tokenize
 from crvq.data.windows import calibration_windows, check_context
 from crvq.errors import ConfigError, QuantizationError
 from crvq.methods.catalog import CATALOG
+from crvq.methods.registry import outside_methods
 from crvq.models.load import LoadedModel, context_limit
 from crvq.models.precision import resolve_activation_dtype
 from crvq.pipeline.context import RunContext, RunTexts, in_context
@@ -162,6 +163,9 @@ def _method(method: str | StrictModel) -> tuple[str, StrictModel]:
         return method_preset(method)
     for name, entry in CATALOG.items():
         if type(method) is entry.params:
+            return name, method
+    for name, outside in outside_methods().items():
+        if type(method) is outside.Params:
             return name, method
     raise ConfigError(
         f"method={method!r}: give the name of a preset, or the typed parameters of a method, such "

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Generic, TypeVar
 
 from crvq.errors import ConfigError
+from crvq.plugins import load_plugins
 
 T = TypeVar("T")
 Named = TypeVar("Named")
@@ -68,7 +69,7 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: there is none; lists the names and suggests the nearest.
         """
-        if name not in self._entries:
+        if name not in self:
             names = list(known or self.names())
             close = get_close_matches(str(name), names, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -76,7 +77,11 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self._entries
+        if not isinstance(name, str):
+            return False
+        if name not in self._entries:
+            load_plugins()
+        return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

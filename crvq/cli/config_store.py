@@ -29,6 +29,7 @@ from crvq.config import (
 from crvq.config.finetune import BlockConfig, CodesConfig, EndToEndConfig, FinetuneConfig
 from crvq.config.run import BudgetConfig
 from crvq.methods.catalog import CATALOG
+from crvq.methods.registry import outside_methods
 
 _GROUPS: dict[tuple[str, str], type[BaseModel]] = {
     ("model", "_base"): ModelConfig,
@@ -70,6 +71,10 @@ def store_defaults() -> None:
     for name, entry in CATALOG.items():
         node = {"method": name, name: defaults(entry.params)}
         store.store(group="method", name=f"_{name}", node=node, package="_global_", provider="crvq")
+    for name, method in outside_methods().items():
+        # No file of conf/ is needed: method=name is all defaults.
+        node = {"method": name, name: defaults(method.Params)}
+        store.store(group="method", name=name, node=node, package="_global_", provider=name)
 
 
 def defaults(model: type[BaseModel], without: Iterable[str] = ()) -> dict[str, Any]:

@@ -13,12 +13,14 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from crvq.cli.arguments import tidy_arguments
+from crvq.cli.config_store import store_defaults
 from crvq.cli.plan import Plan
 from crvq.cli.preflight import check_command
 from crvq.cli.search_path import conf_folder, register_plugins
 from crvq.cli.typed_config import typed_config
 from crvq.config import RunConfig
 from crvq.errors import CrvqError
+from crvq.plugins import load_plugins
 from crvq.stopping import stopped_by_signals
 
 CONFIG_NAME = "config"
@@ -62,6 +64,12 @@ def _main() -> None:
     # Before torch and tokenizers load: forked workers would only warn about each other.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     register_plugins()
+    try:
+        load_plugins()
+    except CrvqError as error:
+        show_error(error)
+        sys.exit(2)
+    store_defaults()  # again, with the plugins' methods
     sys.argv[1:] = tidy_arguments(sys.argv[1:])
     try:
         checked = check_command(sys.argv[1:], conf_folder(), CONFIG_NAME)

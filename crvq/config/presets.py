@@ -13,7 +13,8 @@ import crvq
 from crvq.config.finetune import FinetuneConfig
 from crvq.config.strict import StrictModel
 from crvq.errors import ConfigError
-from crvq.methods.registry import method_params
+from crvq.methods.registry import method_params, outside_methods
+from crvq.plugins import load_plugins
 
 
 @cache
@@ -31,9 +32,14 @@ def conf_folder() -> Path:
 def method_preset(name: str) -> tuple[str, StrictModel]:
     """Return the method and the parameters of ``conf/method/<name>.yaml``.
 
+    A method from outside the package has its name alone, with the defaults of its parameters.
+
     Raises:
         ConfigError: there is no such preset; lists them.
     """
+    load_plugins()
+    if name in outside_methods():
+        return name, method_params(name)()
     values, bases = _merged("method", name)
     method = bases[0]
     return method, method_params(method).model_validate(values.get(method) or {})

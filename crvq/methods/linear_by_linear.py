@@ -45,9 +45,9 @@ class LinearByLinear(Method[P]):
     def quantize_linear(self, linear: LinearInput) -> Rounded:
         """Quantize one linear; called from several threads at once."""
 
-    @abstractmethod
     def layouts(self) -> Iterable[P]:
-        """Parameters that a budget may choose from, the best first."""
+        """Parameters that a budget may choose from, the best first; default: the present ones."""
+        yield self.params
 
     @abstractmethod
     def count(self, params: P, shape: LinearShape) -> BitCount:

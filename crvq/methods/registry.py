@@ -53,6 +53,11 @@ def method_names() -> list[str]:
     return sorted({*CATALOG, *METHODS.names()})
 
 
+def outside_methods() -> dict[str, type[Method]]:
+    """Return the methods registered from outside the package, by name."""
+    return {name: METHODS.get(name) for name in METHODS.names() if name not in CATALOG}
+
+
 def method_params(name: str) -> type[StrictModel]:
     """Return the parameter type of a method.
 
