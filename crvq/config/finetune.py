@@ -138,6 +138,11 @@ class EndToEndConfig(TrainingConfig):
     gradient_checkpointing: Annotated[bool, Neutral] = Field(
         False, description="keep only each block's input and compute it twice: less memory"
     )
+    sharding: Annotated[Literal["auto", "none", "fsdp"], Neutral] = Field(
+        "auto",
+        description="with torchrun: each process holds a part of the blocks' weights (fsdp) or all "
+        "of them (none: as much memory, far fewer transfers); auto: fsdp on GPUs",
+    )
 
 
 class FinetuneConfig(StrictModel):

@@ -211,6 +211,12 @@ class EndToEndStage:
         """Codes change in one process only."""
         return team().size > 1 and self._stage.codes is None
 
+    @property
+    def _shards(self) -> bool:
+        if self._stage.sharding == "auto":
+            return self._device.type == "cuda"
+        return self._stage.sharding == "fsdp"
+
     def _train(
         self,
         name: str,
@@ -221,8 +227,9 @@ class EndToEndStage:
     ) -> tuple[dict[str, Any], Snapshot | None]:
         """Return summary and loss curve, as JSON can hold them, and the best state."""
         student = self._student  # taken apart before its blocks are divided
-        with maybe_sharded(together, self._model, name, blocks, self._device) as trained:
-            free = self._free_values(trained, before, SHARDED if together else WHOLE)
+        sharded = together and self._shards
+        with maybe_sharded(sharded, self._model, name, blocks, self._device) as trained:
+            free = self._free_values(trained, before, SHARDED if sharded else WHOLE)
             if not free.leaves:
                 raise ConfigError(nothing_to_train(self._config.finetune.train, "end to end"))
             task = Distillation(

@@ -79,8 +79,10 @@ def test_two_processes_make_the_run_of_one_and_resume_after_a_death(
 
 
 @pytest.mark.slow
-def test_two_processes_train_end_to_end_as_one_does(tiny_overrides, tmp_path):
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_train_end_to_end_as_one_does(tiny_overrides, tmp_path, sharding):
     more = [
+        f"finetune.end_to_end.sharding={sharding}",
         *(one for one in tiny_overrides if not one.startswith("crvq.")),
         "method=rtn",  # needs no H, whose sum would differ: what follows is the training's alone
         "rtn.bits=2",
