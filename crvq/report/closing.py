@@ -13,6 +13,7 @@ from crvq.report.generation_table import generation_table
 from crvq.report.identical_jobs import identical_jobs
 from crvq.report.records import REFERENCE
 from crvq.report.run_labels import Record
+from crvq.report.speed_table import speed_table
 from crvq.report.where_next import run_folder, where_next
 from crvq.report.zero_shot_table import zero_shot_table
 
@@ -33,7 +34,7 @@ def print_closing(
     zero_shot = zero_shot_table(records)
     if zero_shot is not None:
         console.print(zero_shot)
-    for further in (agreement_table(records), generation_table(records)):
+    for further in (agreement_table(records), speed_table(records), generation_table(records)):
         if further is not None:
             console.print(further)
     lines = identical_jobs(records)
