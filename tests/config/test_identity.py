@@ -31,6 +31,7 @@ NEUTRAL = {
     "finetune.end_to_end.microbatch",
     "finetune.end_to_end.save_every",
     "finetune.end_to_end.gradient_checkpointing",
+    "finetune.end_to_end.sharding",
     "eval",
     "tracking",
 }
