@@ -13,7 +13,8 @@ from crvq.checkpoint import BlockStore
 from crvq.config import SpeedConfig
 from crvq.errors import ConfigError
 from crvq.evaluation.speed import Speed, generation_speed
-from crvq.inference import QuantizedLinear
+from crvq.inference import QuantizedLinear, native
+from crvq.inference.head import Head16
 from crvq.inference.linear import share_reorders
 from crvq.inference.model import linear_bytes
 from crvq.models.blocks import find_slots
@@ -103,9 +104,14 @@ class SpeedMeasure:
                 swapped.append((block, kind, dense))
                 block.set_submodule(kind, QuantizedLinear.from_weight(weight, dense.bias))
         share_reorders(context.model)
+        head = context.model.get_output_embeddings()
+        if type(head) is nn.Linear and native.library() is not None:
+            # An exported model's head has 16 bits, and so is read by half for each token.
+            context.model.set_output_embeddings(Head16(head, head.weight.detach().bfloat16()))
         try:
             yield complete and bool(swapped)
         finally:
+            context.model.set_output_embeddings(head)
             for block, kind, dense in swapped:
                 block.set_submodule(kind, dense)
 

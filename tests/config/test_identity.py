@@ -6,7 +6,13 @@ import pytest
 from pydantic import BaseModel, Field
 
 from crvq.config import CalibrationConfig, ModelConfig, RunConfig, StrictModel
-from crvq.config.evaluation import AgreementConfig, EvalConfig, GenerationConfig, PerplexityConfig
+from crvq.config.evaluation import (
+    AgreementConfig,
+    EvalConfig,
+    GenerationConfig,
+    PerplexityConfig,
+    SpeedConfig,
+)
 from crvq.config.finetune import BlockConfig, CodesConfig, EndToEndConfig, FinetuneConfig
 from crvq.config.model import WheelPart
 from crvq.config.strict import Neutral, NeutralAt, is_neutral, neutral_fields
@@ -54,6 +60,7 @@ def full_config(method: str = "crvq") -> RunConfig:
             perplexity={"wiki": PerplexityConfig()},
             agreement=AgreementConfig(),
             generation=GenerationConfig(),
+            speed=SpeedConfig(),
             zero_shot=ZeroShotConfig(tasks=("piqa",)),
         ),
     )
