@@ -34,6 +34,9 @@ experiment: $(STAMP) ## NAME=critical_ratio: run the sweep of experiments/NAME.y
 report: $(STAMP) ## one HTML page of all records, opened in a browser
 	$(BIN)/python -m crvq.report results --open
 
+# Tests run in so many processes at once; WORKERS=0 runs them in one.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() or 1))")
+
 # The GPU kernels are tested in Triton's interpreter; on Linux with CUDA, torch brings Triton itself.
 $(VENV)/.triton: $(STAMP)
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt triton
@@ -44,7 +47,7 @@ test: $(STAMP) $(VENV)/.triton ## the tests, linter and types that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## tests on the real SmolLM2-135M (downloads it once; minutes)

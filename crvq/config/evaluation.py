@@ -91,6 +91,14 @@ class GenerationConfig(StrictModel):
         return self
 
 
+class SpeedConfig(StrictModel):
+    """Tokens per second of generation, one sequence at a time; timed, so it differs each time."""
+
+    prompt_tokens: int = Field(512, ge=1, description="of the prompt, drawn at random")
+    new_tokens: int = Field(32, ge=1, description="written after it, one pass each")
+    repeats: int = Field(3, ge=1, description="the median of so many is taken")
+
+
 class EvalConfig(StrictModel):
     """The eval group: perplexity datasets by name, and what else is measured."""
 
@@ -108,6 +116,9 @@ class EvalConfig(StrictModel):
     ] = Field(
         None,
         description="measure each perplexity again with keys and values in 2 bits; none: do not",
+    )
+    speed: SpeedConfig | None = Field(
+        None, description="tokens per second and bytes of the linear layers; null: not measured"
     )
 
     @model_validator(mode="after")

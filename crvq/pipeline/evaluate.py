@@ -22,6 +22,7 @@ from crvq.models.precision import measuring_precision
 from crvq.pipeline.context import EvaluationText, RunContext
 from crvq.pipeline.fingerprint import tensor_digest
 from crvq.pipeline.kv_cache import KvCacheMeasure
+from crvq.pipeline.speed import SpeedMeasure
 from crvq.pipeline.zero_shot import ZeroShotMeasure
 from crvq.team import team
 
@@ -306,4 +307,6 @@ def _measures(config: EvalConfig, context: RunContext) -> list[Measure]:
         chosen.append(GenerationMeasure(context, config.generation))
     if config.zero_shot is not None:
         chosen.append(ZeroShotMeasure(context, config.zero_shot))
+    if config.speed is not None:
+        chosen.append(SpeedMeasure(context, config.speed))
     return chosen

@@ -124,6 +124,27 @@ class Generation(_Section):
     quantized: str | None = None
 
 
+class ModelSpeed(_Section):
+    """Generation of one sequence with a cache, and what its linear layers hold."""
+
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+    linear_bytes: int
+    path: Literal["dense", "packed"]
+    """Whether the linear layers computed from dense weights or from packed ones."""
+
+
+class SpeedResult(_Section):
+    """Speed before and after quantization, on the run's own machine."""
+
+    prompt_tokens: int
+    new_tokens: int
+    threads: int
+    activation_dtype: str
+    full_precision: ModelSpeed | None = None
+    quantized: ModelSpeed | None = None
+
+
 class ZeroShotMetric(_Section):
     """One metric of a zero-shot task, before and after quantization."""
 
@@ -233,6 +254,7 @@ class Record(_Section):
     kv_cache: dict[str, KvCache] = Field(default_factory=dict)
     """By dataset of ``perplexity``."""
     generations: list[Generation] = Field(default_factory=list)
+    speed: SpeedResult | None = None
     zero_shot: dict[str, ZeroShotTask] = Field(default_factory=dict)
     """By task."""
     added_evaluations: list[AddedEvaluation] = Field(default_factory=list)

@@ -196,6 +196,15 @@ class RecordValues(RunListener):
             entries.append({**asked, **texts})
         self.set("generations", entries)
 
+    def set_speed(self, **values: object) -> None:
+        """Merge speeds (``full_precision``, ``quantized``) measured in the same way into one."""
+        known = self._record.speed
+        before = {} if known is None else known.model_dump()
+        asked = ("prompt_tokens", "new_tokens", "threads", "activation_dtype")
+        if any(before.get(key) != values[key] for key in asked):
+            before = {}  # measured otherwise: not comparable
+        self.set("speed", {**before, **values})
+
     def set_zero_shot(
         self,
         task: str,
