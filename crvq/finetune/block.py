@@ -135,7 +135,9 @@ def finetune_block(
     energy = _energy(batches)
     an_epoch = -(-batches.train // passes)
     steps = an_epoch * stage.epochs
-    training = Training(free, stage, steps, an_epoch, an_epoch, "block", index, divided=True)
+    training = Training(
+        free, stage, steps, an_epoch, an_epoch, "block", index, divided=True, seed=seed
+    )
 
     def loss_of(batch: int) -> Tensor:
         return block_loss(stage.loss, batches.run(batch), batches.targets[batch], energy)
