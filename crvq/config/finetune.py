@@ -132,16 +132,27 @@ class BlockConfig(TrainingConfig):
         description="windows, validation included, at least calibration.samples; null: all of "
         "finetune.samples",
     )
-    loss: Literal["mse", "token_relative"] = Field(
+    loss: Literal["mse", "token_relative", "channel_moments"] = Field(
         "token_relative",
         description="mse: squared error over all tokens, in which a few huge activations rule; "
-        "token_relative: each token's by its own energy, which is what the next norm sees",
+        "token_relative: each token's by its own energy, which is what the next norm sees; "
+        "channel_moments: distance of each channel's mean and variance (norm tweaking)",
     )
     targets: Literal["block", "model"] = Field(
         "block",
         description="block: the full-precision block's outputs for the quantized prefix's inputs "
         "(the authors); model: the full-precision model's own outputs of that block",
     )
+
+    @model_validator(mode="after")
+    def _newton_has_a_hessian(self) -> Self:
+        newton = self.codes is not None and self.codes.rule == "newton"
+        if self.loss == "channel_moments" and newton:
+            raise ValueError(
+                "loss=channel_moments with codes.rule=newton: its hessian is not that of a squared "
+                "error; set loss=mse or token_relative, or codes.rule=straight_through"
+            )
+        return self
 
 
 class EndToEndConfig(TrainingConfig):

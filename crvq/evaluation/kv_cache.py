@@ -54,6 +54,12 @@ def through_cache(values: Tensor, reorder: bool) -> Tensor:
         values: ``(..., tokens, channels)`` of all heads, before the rotary embedding.
         reorder: deal channels by their size (keys); else groups are neighbours (values).
     """
+    # Autocast would round the rotated numbers once more, to bfloat16.
+    with torch.autocast(values.device.type, enabled=False):
+        return _through_cache(values, reorder)
+
+
+def _through_cache(values: Tensor, reorder: bool) -> Tensor:
     *_, tokens, channels = values.shape
     group = group_size(channels)
     numbers = values.float()

@@ -50,6 +50,8 @@ def test_numbers_come_back_as_by_hand(channels, reorder):
     assert torch.allclose(found.double(), by_hand(keys, reorder), atol=2e-3)
     assert torch.equal(found[:4], keys[:4])
     assert torch.equal(through_cache(keys.repeat(3, 1, 1), reorder)[1], found)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(through_cache(keys, reorder), found)
 
 
 def test_dealing_channels_loses_less_where_large_ones_are_neighbours():
