@@ -1,6 +1,8 @@
 """A tiny model, local text and composed configurations, for tests that run the whole program."""
 
+import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,12 @@ from crvq.cli.typed_config import typed_config
 # A busy machine is no reason to fail.
 settings.register_profile("crvq", deadline=None)
 settings.load_profile("crvq")
+
+# Runs wait for the disk with each file; files of tests may lie in memory, where that is a matter
+# of microseconds. A container's /dev/shm of 64 MiB is too small.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 ROOT = Path(__file__).parents[1]
 WORDS = 96
