@@ -15,6 +15,7 @@ from crvq.methods.crvq_budget import crvq_bits
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearInput, LinearShape, Method, QuantizedLinear
 from crvq.methods.overridden import own_set
+from crvq.vq.hessian import output_loss
 from crvq.weights.bits import BitCount
 from crvq.weights.quantized import QuantizedWeight
 
@@ -28,7 +29,8 @@ class AllocatedMethod(Method[CrvqParams]):
     A few blocks are looked at in full precision. Each is quantized by a part of its rows at the
     narrowest, a middle and the widest width; in between and beyond, the logarithm of the loss is
     taken to be linear in the width, and linear in depth between the blocks looked at. What is made
-    small is the sum of relative losses ``tr(E H Eᵀ) / tr(W H Wᵀ)`` over all layers.
+    small is the sum over all layers of ``tr(E H Eᵀ)`` times the mean squared gradient of the
+    model's loss in the layer's outputs (``fisher``), or divided by ``tr(W H Wᵀ)`` (``relative``).
 
     Args:
         params: ``allocation=model``; ``codebook_scope=block``.
@@ -48,6 +50,11 @@ class AllocatedMethod(Method[CrvqParams]):
     def divides_blocks(self) -> bool:
         """Layers that share codebooks are quantized together."""
         return False
+
+    @property
+    def wants_sensitivity(self) -> bool:
+        """Errors of outputs count by the model's loss, and not by their size."""
+        return self.params.allocation_objective == "fisher"
 
     def prepare_blocks(self, count: int) -> Sequence[int]:
         """Evenly spread blocks."""
@@ -121,13 +128,21 @@ class AllocatedMethod(Method[CrvqParams]):
             replace(one, weight=one.weight[:: self.params.allocation_rows].contiguous())
             for one in linears
         ]
+        whole = {one.kind: one for one in linears}
         widths = self.params.allocation_widths
         found: dict[str, dict[int, float]] = {one.kind: {} for one in linears}
         for width in sorted({widths[0], (widths[0] + widths[1]) // 2, widths[1]}):
             params = self._with_width(width).model_copy(update={"max_rounds": _PROBED_ROUNDS})
             for done in CrvqMethod(params, self.seed).quantize_block(place, parts):
-                found[done.source.kind][width] = max(done.relative_loss, 1e-12)
+                loss = done.relative_loss * self._size(whole[done.source.kind])
+                found[done.source.kind][width] = max(loss, 1e-30)
         return found
+
+    def _size(self, linear: LinearInput) -> float:
+        """What losing all of a layer would cost."""
+        if linear.sensitivity is None:
+            return 1.0
+        return output_loss(linear.weight, linear.hessian.matrix) * linear.sensitivity
 
     def _divide(
         self,

@@ -48,6 +48,11 @@ class CrvqParams(AdditiveParams):
         "chosen by measured loss for the model's total of bits (budget.bits, or as many as fixed "
         "codes would take)",
     )
+    allocation_objective: Annotated[Literal["fisher", "relative"], NeutralAt("fisher")] = Field(
+        "fisher",
+        description="allocation=model: losses weighted by the squared gradient of the model's "
+        "loss, or relative to each linear's own outputs",
+    )
     allocation_widths: Annotated[tuple[int, int], NeutralAt((6, 12))] = Field(
         (6, 12), description="allocation=model: the narrowest and the widest codes"
     )

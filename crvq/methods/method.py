@@ -42,6 +42,8 @@ class LinearInput:
     """Its own seed, so that results don't depend on what was quantized before."""
     tokens: int = 0
     """Calibration tokens it saw."""
+    sensitivity: float | None = None
+    """Mean square of the model's loss gradient in an output; where `Method.wants_sensitivity`."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,11 @@ class Method(ABC, Generic[P]):
     def divides_blocks(self) -> bool:
         """Whether linear layers of a block can be quantized apart from each other."""
         return True
+
+    @property
+    def wants_sensitivity(self) -> bool:
+        """Whether `prepare` needs to know how the model's loss feels each layer's outputs."""
+        return False
 
     def prepare_blocks(self, count: int) -> Sequence[int]:
         """Return indices of the blocks, of ``count``, that `prepare` wants to see; default none."""

@@ -17,6 +17,7 @@ from crvq.methods import LinearInput, LinearShape, Method, QuantizedLinear
 from crvq.models.activations import HiddenStates
 from crvq.models.block_stream import BlockStream
 from crvq.models.blocks import LinearSlot, find_slots
+from crvq.models.output_gradients import squared_output_gradients
 from crvq.models.second_moments import InputCollector
 from crvq.pipeline.context import RunContext
 from crvq.pipeline.division import divided
@@ -32,6 +33,10 @@ _REMEDY = (
     "Completed blocks are stored. The model's weights are damaged, or its activations too large: "
     "try activation_dtype=float32, or other calibration text"
 )
+
+
+_SENSITIVITY_WINDOWS = 2
+"""Two thousand tokens rank layers well: their gradients differ by orders of magnitude."""
 
 
 class BlockwiseQuantizer:
@@ -65,6 +70,9 @@ class BlockwiseQuantizer:
         self._train_kinds = config.finetune.train
         collected = -(-config.calibration.samples // config.calibration.batch_size)
         self._collected = len(team().mine(collected))
+        self._context = context
+        self._sensitivities: dict[str, float] = {}
+        """By full name; while the method prepares, and if it wants them."""
         self.seconds = {"calibrate": 0.0, "quantize": 0.0}
         """Seconds by stage."""
         if self._tuner is not None:
@@ -152,6 +160,7 @@ class BlockwiseQuantizer:
                     hessian=hessians[id(seen)],
                     seed=derived_seed(self._seed, full_name),
                     tokens=seen.tokens,
+                    sensitivity=self._sensitivities.get(full_name),
                 )
             )
             kept.append(slot)
@@ -186,6 +195,8 @@ class BlockwiseQuantizer:
         shown = []
         self._listener.stage_started("prepare", max(wanted) + 1)
         started = time.perf_counter()
+        if self._method.wants_sensitivity:
+            self._sensitivities = self._measured_sensitivities(wanted)
         for index in range(max(wanted) + 1):
             with self._residence.hold(index):
                 if index in wanted:
@@ -195,12 +206,31 @@ class BlockwiseQuantizer:
                     self._stream.advance(index)
             self._listener.stage_advanced("prepare", f"block {index}")
         self._stream.hidden = first
+        self._sensitivities = {}
         self._method.prepare(shown, kinds)
         if shared := self._method.shared_tensors():
             self._store.save_shared(shared)
         if plan := self._method.plan():
             self._store.save_plan(plan)
         self._listener.stage_finished("prepare", time.perf_counter() - started)
+
+    def _measured_sensitivities(self, wanted: set[int]) -> dict[str, float]:
+        """How the loss on a few calibration windows feels outputs of the blocks' linear layers."""
+        context = self._context
+        if context.residence.streamed:
+            raise ConfigError(
+                "crvq.allocation_objective=fisher needs gradients of the whole model, and its "
+                "blocks are read from disk; set placement=device, or allocation_objective=relative"
+            )
+        modules = {
+            f"{self._name}.{index}.{slot.kind}": slot.module
+            for index in sorted(wanted)
+            for slot in find_slots(self._blocks[index], self._skip)
+            if slot.module is not None
+        }
+        assert context.texts.calibration is not None
+        windows = context.texts.calibration[:_SENSITIVITY_WINDOWS]
+        return squared_output_gradients(context.model, modules, windows, context.activation_dtype)
 
     def _restore(self, index: int) -> list[LayerRow]:
         """Put a stored block in place and pass on the activations that it led to."""
