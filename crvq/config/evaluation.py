@@ -69,10 +69,10 @@ class PerplexityConfig(TextConfig):
         Args:
             bos: ``none`` or ``each_window``, as ``auto`` was resolved.
             windows: how many were read.
-            available: how many the whole text has; None for drawn ones.
+            available: how many the whole text has; None for drawn ones, and where it is unknown.
         """
         drawn = self.windows == "drawn"
-        whole = not drawn and (available is None or windows >= available)
+        whole = not drawn and available is not None and windows >= available
         return {
             "text": self.source_key(),
             "context": self.context,

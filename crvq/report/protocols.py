@@ -63,6 +63,14 @@ class Protocol:
             parts += [_words(name, value) for name, value in key.items() if name not in said]
         return ", ".join(part for part in parts if part)
 
+    @property
+    def head(self) -> str:
+        """Return the label for a column's head: ``wikitext2 8x2048`` (windows by context)."""
+        key = self.key
+        count = "" if key.get("count") is None else f"{key['count']}x"
+        drawn = " drawn" if key.get("windows") == "drawn" else ""
+        return f"{self.dataset} {count}{key.get('context')}{drawn}"
+
 
 def protocol_of(
     dataset: str, entry: Mapping[str, Any], config: Mapping[str, Any] | None
@@ -94,6 +102,15 @@ def protocol_names(protocols: Iterable[Protocol]) -> dict[Protocol, str]:
             if sum(other.label(detail) == labels[protocol] for other in known) == 1:
                 break
     return labels
+
+
+def protocol_heads(protocols: Iterable[Protocol]) -> dict[Protocol, str]:
+    """Return :attr:`Protocol.head`, numbered where that does not tell protocols apart."""
+    heads: dict[Protocol, str] = {}
+    for protocol in dict.fromkeys(protocols):
+        same = sum(other.head == protocol.head for other in heads)
+        heads[protocol] = f"{protocol.head} #{same + 1}" if same else protocol.head
+    return heads
 
 
 def _derived(entry: Mapping[str, Any], config: Mapping[str, Any] | None) -> dict[str, Any] | None:
