@@ -63,6 +63,10 @@ def _main() -> None:
         from crvq.cli.use_model import main as use_model  # these take no configuration
 
         sys.exit(use_model(sys.argv[1:]))
+    if len(sys.argv) > 1 and sys.argv[1] == "report":
+        from crvq.cli.report import main as report  # pandas and plotly
+
+        sys.exit(report(sys.argv[2:]))
     # Before torch and tokenizers load: forked workers would only warn about each other.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     register_plugins()

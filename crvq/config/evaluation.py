@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -60,6 +60,28 @@ class PerplexityConfig(TextConfig):
                 f"never be scored; allowed: 1 to {self.context}, or null"
             )
         return self
+
+    def protocol_key(self, bos: str, windows: int, available: int | None) -> dict[str, Any]:
+        """Return what two measurements on a text must share to be comparable, for records.
+
+        Numbers of tokens are no part of it: tokenizers cut the same text differently.
+
+        Args:
+            bos: ``none`` or ``each_window``, as ``auto`` was resolved.
+            windows: how many were read.
+            available: how many the whole text has; None for drawn ones, and where it is unknown.
+        """
+        drawn = self.windows == "drawn"
+        whole = not drawn and available is not None and windows >= available
+        return {
+            "text": self.source_key(),
+            "context": self.context,
+            "windows": self.windows,
+            "count": None if whole else windows,
+            "seed": self.seed if drawn else None,
+            "stride": self.stride,
+            "bos": bos,
+        }
 
 
 class AgreementConfig(StrictModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -42,3 +42,17 @@ class TextConfig(StrictModel):
     @classmethod
     def _path_is_usable(cls, path: str | None) -> str | None:
         return usable_path(path)
+
+    def source_key(self) -> dict[str, Any]:
+        """Return which text this is: the keys that its source reads, without empty ones."""
+        if self.path is not None:
+            keys = ("path", "column", "max_documents", "shuffle_seed", "separator")
+        elif self.source == "hub":
+            keys = (
+                *("source", "repo", "subset", "revision", "split", "data_files"),
+                *("column", "max_documents", "shuffle_seed", "separator"),
+            )
+        else:
+            keys = ("source", "part", "max_documents", "shuffle_seed", "separator")
+        values = {key: getattr(self, key) for key in keys}
+        return {key: value for key, value in values.items() if value is not None}

@@ -133,8 +133,9 @@ class PerplexityMeasure:
             values[f"{which}_bits_per_byte"] = bits_per_byte(
                 value, text.scored_tokens, text.scored_bytes
             )
+        key = config.protocol_key(text.bos, len(text.windows), text.available)
         self._context.results.set_perplexity(
-            name, **values, **described(text), stride=config.stride
+            name, **values, **described(text), stride=config.stride, key=key
         )
 
 
@@ -217,8 +218,10 @@ class AgreementMeasure:
             )
         self._reference = None
         context.listener.stage_finished(stage, time.perf_counter() - begun)
+        config = context.config.eval.perplexity.get(self._dataset)
         context.results.set_agreement(
             self._dataset,
+            key=config and config.protocol_key(self._text.bos, result.windows, None),
             kl_divergence=result.kl_divergence,
             top1_agreement=result.top1_agreement,
             tokens=result.tokens,

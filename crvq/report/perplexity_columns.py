@@ -4,54 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from crvq.report.protocols import WHOLE_SAMPLE, Protocol, protocol_names, protocol_of
+
 QUANTIZED = "perplexity: "
 """Prefix of columns with the quantized model's perplexity; the protocol's label follows."""
 FULL_PRECISION = "full precision: "
-WHOLE_SAMPLE = 256
-"""Windows that papers draw from texts too long to read (C4); fewer are a part of their protocol."""
 _FIRST = re.compile(r"\bfirst \d+ windows\b")
 _COUNT_DRAWN = re.compile(r"\b(\d+) drawn windows\b")
-_DRAWN = re.compile(r"\b(\d+) windows drawn with seed ")
 _RESULT = re.compile(r"perplexity\.(?P<dataset>.+)\.tokens")
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What a perplexity was measured on."""
-
-    dataset: str
-    context: int
-    tokens: int
-    windows: int | None
-    """The cap on windows; None if the whole text was read."""
-    described: str | None
-
-    def label(self, detail: int = 0) -> str:
-        """``wikitext2, 2048``; with the cap or the number of drawn windows, if any.
-
-
-        With more ``detail`` the rest: first how windows were taken, then the number of tokens,
-        then all that is known.
-        """
-        parts = [self.dataset, str(self.context)]
-        if self.windows is not None:
-            parts.append(f"first {self.windows} windows")
-        described = str(self.described)
-        drawn = _DRAWN.search(described)  # of these there is no end, so no cap either
-        if drawn is not None:
-            parts.append(f"{drawn[1]} drawn windows")
-        if detail in {1, 2}:
-            parts.append(described.split("; ")[-1])
-        if detail > 1:
-            parts.append(f"{self.tokens:,} tokens")
-        if detail > 2:
-            parts.append(described)
-        return ", ".join(parts)
+_TEXT = "config.eval.perplexity."
+_SCORES = ("quantized", "full_precision")
 
 
 def add_perplexities(runs: pd.DataFrame) -> pd.DataFrame:
@@ -63,7 +29,7 @@ def add_perplexities(runs: pd.DataFrame) -> pd.DataFrame:
     rows = runs.to_dict("records")
     results = [_results(row) for row in rows]
     protocols = list(dict.fromkeys(protocol for found in results for protocol in found))
-    labels = _labels(protocols)
+    labels = protocol_names(protocols)
     values: dict[str, list[float]] = {}
     for protocol in protocols:
         pairs = [found.get(protocol, (float("nan"), float("nan"))) for found in results]
@@ -98,47 +64,33 @@ def protocols_by_settings(settings: pd.DataFrame) -> dict[str, int]:
 
 def _results(row: Mapping[Any, Any]) -> dict[Protocol, tuple[float, float]]:
     found = {}
-    for key in row:
-        match = _RESULT.fullmatch(str(key))
-        if match is None or pd.isna(row[key]):
+    names = [_RESULT.fullmatch(str(key)) for key in row]
+    for dataset in [match["dataset"] for match in names if match is not None]:
+        entry = _section(row, f"perplexity.{dataset}.")
+        if entry.get("tokens") is None:
             continue
-        dataset = match["dataset"]
-        values = {
-            name: row.get(f"perplexity.{dataset}.{name}")
-            for name in ("context", "tokens", "windows", "windows_available", "protocol")
-        }
-        windows, available = _integer(values["windows"]), _integer(values["windows_available"])
-        capped = windows is not None and available is not None and available > windows
-        protocol = Protocol(
-            dataset,
-            _integer(values["context"]) or 0,
-            _integer(values["tokens"]) or 0,
-            windows if capped else None,
-            values["protocol"] if isinstance(values["protocol"], str) else None,
+        protocol = protocol_of(
+            dataset, entry, _section(row.get("settings") or {}, f"{_TEXT}{dataset}.")
         )
-        found[protocol] = (
-            _number(row.get(f"perplexity.{dataset}.quantized")),
-            _number(row.get(f"perplexity.{dataset}.full_precision")),
-        )
+        values = [float(entry[name]) if name in entry else float("nan") for name in _SCORES]
+        found[protocol] = (values[0], values[1])
     return found
 
 
-def _labels(protocols: list[Protocol]) -> dict[Protocol, str]:
-    """Return one label each, as short as it can be without two being equal."""
-    labels = {}
-    for protocol in protocols:
-        for detail in range(4):
-            alike = [other for other in protocols if other.label(detail) == protocol.label(detail)]
-            labels[protocol] = protocol.label(detail)
-            if len(alike) == 1:
-                break
-    return labels
+def _section(row: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
+    """Return a section of a flat record, without what this row lacks."""
+    section: dict[str, Any] = {}
+    for key, value in row.items():
+        if not str(key).startswith(prefix) or _is_missing(value):
+            continue
+        *parents, last = str(key).removeprefix(prefix).split(".")
+        inner = section
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        whole = isinstance(value, float) and value.is_integer() and last not in _SCORES
+        inner[last] = int(value) if whole else value
+    return section
 
 
-def _number(value: object) -> float:
-    return float("nan") if value is None else float(str(value))
-
-
-def _integer(value: object) -> int | None:
-    number = _number(value)
-    return None if pd.isna(number) else int(number)
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and pd.isna(value))

@@ -71,7 +71,12 @@ class PerplexityResult(_Section):
     windows: int | None = None
     windows_available: int | None = None
     """Windows that the whole text has; more than ``windows`` if a cap was set."""
+    key: dict[str, Any] | None = None
+    """What two perplexities must share to be comparable
+    (:meth:`crvq.config.evaluation.PerplexityConfig.protocol_key`); null: older, and derived from
+    the configuration by who reads it."""
     protocol: str | None = None
+    """The same in words, for people."""
     bos: str | None = None
     """``none``, or ``each_window``: every window begins with BOS; null: as ``none``, older."""
     stride: int | None = None
@@ -95,6 +100,8 @@ class Agreement(_Section):
     tokens: int
     context: int
     windows: int
+    key: dict[str, Any] | None = None
+    """As :attr:`PerplexityResult.key`."""
     protocol: str | None = None
 
 

@@ -1,7 +1,7 @@
 import pytest
 
+from crvq.cli.report import main
 from crvq.files.atomic import write_json
-from crvq.report.__main__ import main
 
 
 @pytest.fixture
@@ -35,26 +35,14 @@ def test_open(results, monkeypatch):
     assert opened == [(results / "report.html").absolute().as_uri()]
 
 
-def test_watch_ends_with_ctrl_c(results, monkeypatch):
-    def interrupt(seconds):
-        assert seconds == 0.5
+def test_watch_serves_the_page_until_ctrl_c(results, monkeypatch, capsys):
+    def interrupt(server):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crvq.report.dashboard.watch.time.sleep", interrupt)
-    assert main([str(results), "--watch", "0.5"]) == 0
-    assert "data-reload" in (results / "report.html").read_text(encoding="utf-8")
-
-
-def test_a_wrong_interval(results, capsys):
-    with pytest.raises(SystemExit):
-        main([str(results), "--watch", "0"])
-    assert "between" in capsys.readouterr().err
-
-
-def test_an_interval_that_is_a_folder_is_told_where_folders_go(capsys):
-    with pytest.raises(SystemExit):
-        main(["--watch", "results"])
-    assert "python -m crvq.report results --watch" in capsys.readouterr().err
+    monkeypatch.setattr("http.server.ThreadingHTTPServer.serve_forever", interrupt)
+    assert main([str(results), "--watch", "--port", "0"]) == 0
+    assert "http://127.0.0.1:" in capsys.readouterr().err
+    assert not (results / "report.html").exists()
 
 
 @pytest.mark.parametrize("place", ["folder", "file/page.html"])
@@ -68,7 +56,7 @@ def test_a_page_that_cannot_be_written_is_one_line(place, results, tmp_path, cap
 
 
 @pytest.mark.parametrize("place", ["a", "a/1"])
-@pytest.mark.parametrize("how", [[], ["--watch", "0.1"]])
+@pytest.mark.parametrize("how", [[], ["--watch"]])
 def test_the_folder_of_one_experiment_or_run_says_what_to_ask_for(place, how, results, capsys):
     assert main([str(results / place), *how]) == 1
     assert f"python -m crvq.report {results} --experiment a`" in capsys.readouterr().err
@@ -78,21 +66,6 @@ def test_a_relative_folder_is_answered_as_it_was_typed(results, monkeypatch, cap
     monkeypatch.chdir(results.parent)
     assert main(["results/a"]) == 1
     assert "`python -m crvq.report results --experiment a`" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("there", "seen"), [(True, "holds no run"), (False, "does not exist")])
-def test_watch_says_that_it_waits(there, seen, tmp_path, monkeypatch, capsys):
-    def interrupt(seconds):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("crvq.report.dashboard.watch.time.sleep", interrupt)
-    folder = tmp_path / "results"
-    if there:
-        folder.mkdir()
-    assert main([str(folder), "--watch"]) == 0
-    told = capsys.readouterr().err
-    assert seen in told
-    assert "waiting for the first" in told
 
 
 def test_shipped_records_can_be_left_out(results, make_record, capsys):

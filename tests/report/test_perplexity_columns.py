@@ -57,8 +57,8 @@ def test_infinity_is_a_value_and_no_records_are_no_labels():
 
 def test_drawn_windows_are_counted_in_the_label():
     def drawn(value, number):
-        how = f"A text; {number} windows drawn with seed 0 from inside documents"
-        return {"c4": entry(value, windows=number, protocol=how)}
+        key = {"context": 64, "windows": "drawn", "count": number, "seed": 0}
+        return {"c4": entry(value, windows=number, key=key)}
 
     assert protocol_labels(add_perplexities(frame_of(drawn(1.0, 8)))) == ["c4, 64, 8 drawn windows"]
     both = add_perplexities(frame_of(drawn(1.0, 8), drawn(2.0, 256)))

@@ -14,7 +14,7 @@ import pytest
 
 from crvq.tracking.record_schema import read_record
 from tests.conftest import ROOT
-from tests.report.dashboard.browser import chromium
+from tests.report.page.browser import chromium
 
 pytestmark = pytest.mark.browser
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\S*?(?=\x1b|\s|$)")

@@ -129,6 +129,7 @@ def pareto_figure(
     model: str | None = None,
     relative: bool = True,
     highest_bits: float = 4.5,
+    points: pd.DataFrame | None = None,
 ) -> go.Figure:
     """Bits per weight against perplexity (both all in, logarithmic upwards), on one protocol.
 
@@ -147,8 +148,9 @@ def pareto_figure(
             tokens of other vocabularies are other tokens.
         relative: perplexity as a multiple of full precision's instead of perplexity itself.
         highest_bits: no point beyond.
+        points: of :func:`pareto_points` of these runs, where several figures are made of them.
     """
-    points = pareto_points(runs)
+    points = pareto_points(runs) if points is None else points
     if points.empty:
         return empty_figure("No finished run with a perplexity yet.")
     methods = sorted(points["method"].unique())  # a method looks alike in all figures
@@ -220,8 +222,7 @@ def _leave_outliers_above(figure: go.Figure, points: pd.DataFrame, shown: list[f
         return
     figure.update_yaxes(range=[np.log10(0.7 * min(shown)), np.log10(1.5 * max(shown))])
     figure.add_annotation(
-        text=f"{int(outliers.sum())} above, at more than {_HIGHEST_RATIO:,.0f} times full "
-        "precision: double click to see all",
+        text=f"{int(outliers.sum())} above {_HIGHEST_RATIO:,.0f}: double click to see all",
         xref="paper",
         yref="paper",
         x=1,

@@ -55,7 +55,7 @@ def partial(make_run, **read):
     "read",
     [
         {"windows": 8, "windows_available": 100},
-        {"protocol": "64 windows drawn with seed 0; they may overlap"},
+        {"key": {"context": 64, "windows": "drawn", "count": 64, "seed": 0}},
     ],
     ids=str,
 )
