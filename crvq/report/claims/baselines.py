@@ -31,7 +31,7 @@ def beats_baselines(evidence: Evidence, claimed: float, as_published: bool) -> F
         as_published: only CRVQ as the paper has it (:func:`_is_published`).
     """
     pairs = []
-    for rows in _comparable(evidence):
+    for rows in comparable(evidence):
         ours = [row for row in _ours(rows) if not as_published or _is_published(row)]
         # The strongest baseline is the one that CRVQ gains least on.
         strongest = [
@@ -54,7 +54,7 @@ def better_zero_shot(evidence: Evidence, claimed: float) -> Finding:
     Noise is :data:`ACCURACY_NOISE`, or two standard errors of the difference if larger.
     """
     found = []
-    for rows in _comparable(evidence):
+    for rows in comparable(evidence):
         for name in average_labels(evidence.settings):
             column = AVERAGE + name
             scored = [row for row in rows if row[column] == row[column]]
@@ -89,7 +89,7 @@ def better_zero_shot(evidence: Evidence, claimed: float) -> Finding:
 def matches(evidence: Evidence, method: str) -> Finding:
     """CRVQ no worse than another method by more than the noise."""
     pairs = []
-    for rows in _comparable(evidence, finetune=False):
+    for rows in comparable(evidence, finetune=False):
         ours = [row for row in rows if row["method"] == "crvq" and row["bits"] < ABOUT_ONE_BIT]
         found = [
             pair
@@ -143,7 +143,7 @@ def _highest(rows: Sequence[Row], column: str) -> Row | None:
     return max(rows, key=lambda row: float(row[column]), default=None)
 
 
-def _comparable(evidence: Evidence, finetune: bool = True) -> list[list[Row]]:
+def comparable(evidence: Evidence, finetune: bool = True) -> list[list[Row]]:
     """Settings of any method on the same model, calibration and (if asked) fine-tuning."""
     prefixes = (*_COMMON, FINETUNE) if finetune else _COMMON
     return evidence.alike(lambda key: key.startswith(prefixes))

@@ -1,4 +1,4 @@
-"""The claims of CRVQ (arXiv 2412.09282), and steps of its algorithm taken as claims.
+"""Claims of CRVQ (arXiv 2412.09282), steps of its algorithm taken as claims, and rivals' orders.
 
 The sizes and where they were read stand in ``results/reference/published.csv``.
 """
@@ -24,6 +24,7 @@ from crvq.report.claims.critical import (
     works_across_models,
     works_on_stronger_bases,
 )
+from crvq.report.claims.field import beats
 
 _ABSTRACT = "abstract"
 _SECOND_HAND = "secondary sources"
@@ -168,5 +169,30 @@ CLAIMS = (
         "medium",
         "the best CRVQ run below 1.5 bits is not worse than OneBit by more than the noise",
         partial(matches, method="onebit"),
+    ),
+    Claim(
+        "arb_llm_over_billm",
+        "ARB-LLM is better than BiLLM at as many bits",
+        "arXiv 2410.03129, and NanoQuant's table of bits all counted",
+        "medium",
+        "each ARB-LLM run against the BiLLM run nearest in bits (ARB-LLM's at most 15 % more): "
+        "better by more than the noise on average",
+        partial(beats, better="arb_llm", worse="billm", least=0, most=16),
+    ),
+    Claim(
+        "billm_over_pb_llm",
+        "BiLLM is better than PB-LLM at as many bits",
+        "arXiv 2402.04291",
+        "medium",
+        "as above",
+        partial(beats, better="billm", worse="pb_llm", least=0, most=16),
+    ),
+    Claim(
+        "ptq161_over_omniquant",
+        "PTQ1.61 is better than OmniQuant at 2 bits",
+        "arXiv 2502.13179",
+        "medium",
+        "as above, against OmniQuant of 1.5 to 2.6 bits",
+        partial(beats, better="ptq161", worse="omniquant", least=1.5, most=2.6),
     ),
 )
