@@ -35,7 +35,7 @@ class ColumnBinarySizes(Sizes):
 
 @dataclass
 class ColumnBinaryWeight(QuantizedWeight):
-    """``(a_o b_oj + m_o) c_j``, or ``(q - zero_o) step_o`` in salient columns (arXiv 2502.13179)."""
+    """``(a_o b_oj + m_o) c_j``, or ``(q - zero_o) step_o`` in salient columns (2502.13179)."""
 
     format: ClassVar[str] = "column_binary"
     header_type: ClassVar[type[Sizes]] = ColumnBinarySizes

@@ -89,5 +89,5 @@ def test_a_bitmap_that_contradicts_the_header_is_refused():
 
 @pytest.mark.parametrize("params", [{"salient_ratio": 1.1}, {"salient_bits": 0}], ids=str)
 def test_parameters_out_of_range_are_refused(params):
-    with pytest.raises(ValueError, match="less than or equal|greater than or equal"):
+    with pytest.raises(ValueError, match=r"less than or equal|greater than or equal"):
         Ptq161Params(**params)
