@@ -59,3 +59,15 @@ class Fairy2iParams(StrictModel):
 
     stages: int = Field(2, ge=1, le=4, description="of rounding to phases, 1 bit per weight each")
     fit_scales: bool = Field(True, description="scales by least squares under H in the end")
+
+
+class Ptq161Params(StrictModel):
+    """The ``ptq161`` group of the configuration (arXiv 2502.13179)."""
+
+    salient_ratio: float = Field(
+        0.2, ge=0, le=1, description="part of the in features kept on grids, largest E[x^2] first"
+    )
+    salient_bits: int = Field(4, ge=1, le=8, description="of a salient weight's code")
+    fit_iterations: int = Field(
+        20, ge=0, description="of row and column scales in turn, under H; 0: the authors' start"
+    )

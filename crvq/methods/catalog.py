@@ -18,7 +18,13 @@ from crvq.methods.baseline_params import (
     PbLlmParams,
     RtnParams,
 )
-from crvq.methods.binary_params import ArbLlmParams, Fairy2iParams, NanoQuantParams, OneBitParams
+from crvq.methods.binary_params import (
+    ArbLlmParams,
+    Fairy2iParams,
+    NanoQuantParams,
+    OneBitParams,
+    Ptq161Params,
+)
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.scalar_params import GqsaParams, ObcParams, OmniquantParams, SqueezeLlmParams
 from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
@@ -58,6 +64,7 @@ CATALOG = {
     "onebit": CatalogEntry("crvq.methods.onebit", OneBitParams),
     "pb_llm": CatalogEntry("crvq.methods.pb_llm", PbLlmParams),
     "pt2_llm": CatalogEntry("crvq.methods.pt2_llm", Pt2LlmParams),
+    "ptq161": CatalogEntry("crvq.methods.ptq161", Ptq161Params),
     "ptqtp": CatalogEntry("crvq.methods.ptqtp", PtqtpParams),
     "qtip": CatalogEntry("crvq.methods.qtip", QtipParams),
     "rtn": CatalogEntry("crvq.methods.rtn", RtnParams),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -47,6 +47,11 @@ class ObcParams(RtnParams):
 
     damping: float = Field(
         0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
+    )
+    order: Literal["greedy", "costly_first"] = Field(
+        "greedy",
+        description="of a row's weights: the paper's, least loss first, or the largest "
+        "step^2 / [H^-1]_jj first",
     )
 
 

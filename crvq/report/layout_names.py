@@ -131,6 +131,7 @@ _SPELLED = {
     "onebit": "OneBit",
     "omniquant": "OmniQuant LWC",
     "pb_llm": "PB-LLM",
+    "ptq161": "PTQ1.61",
     "pt2_llm": "PT2-LLM",
     "squeezellm": "SqueezeLLM",
 }

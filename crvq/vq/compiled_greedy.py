@@ -12,7 +12,7 @@ from crvq.vq.compiled_groups import compiled
 
 
 @compiled()
-def round_rows(weight, inverse, steps, zeros, levels, clipped, first, last, codes):
+def round_rows(weight, inverse, steps, zeros, levels, clipped, costly_first, first, last, codes):
     """Round rows ``first`` to ``last``; weights still to come are kept side by side, in front."""
     count = weight.shape[1]
     vectors = np.empty((count, count), dtype=np.float32)
@@ -27,6 +27,10 @@ def round_rows(weight, inverse, steps, zeros, levels, clipped, first, last, code
             for j in range(open_):
                 at = place[j]
                 size, zero = steps[row, at], zeros[row, at]
+                if costly_first:
+                    if -(size * size) / pivots[j] < least:
+                        least, chosen = -(size * size) / pivots[j], j
+                    continue
                 code = min(max(np.rint(left[j] / size) + zero, 0), levels - 1)
                 error = left[j] - np.float32(code - zero) * size
                 if error * error / pivots[j] < least:

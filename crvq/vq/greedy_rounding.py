@@ -18,7 +18,12 @@ _CLIPPED = 0.25 * (1 + 1e-4)
 
 
 def round_greedily(
-    weight: Tensor, inverse: Tensor, steps: Tensor, zeros: Tensor, levels: int
+    weight: Tensor,
+    inverse: Tensor,
+    steps: Tensor,
+    zeros: Tensor,
+    levels: int,
+    costly_first: bool = False,
 ) -> Tensor:
     """Return codes ``(out, in)``, int64, of grids that are fixed beforehand.
 
@@ -31,22 +36,31 @@ def round_greedily(
         steps: of each weight's grid, ``(out, in)``.
         zeros: zero points, ``(out, in)``, int64.
         levels: codes run from 0 to ``levels - 1``.
+        costly_first: the next weight is the one with the largest ``step² / [H⁻¹]_jj`` instead.
+            H⁻¹'s pivots have one product whatever the order, and the loss adds up error² / pivot:
+            the smallest first keeps them even, while the greedy order leaves weights that no other
+            can answer for the end.
     """
     compiled = compiled_greedy_for(weight.device)
     if compiled is None:
-        return _round_rows(weight, inverse, steps, zeros, levels)
+        return _round_rows(weight, inverse, steps, zeros, levels, costly_first)
     codes = torch.empty(weight.shape, dtype=torch.int64)
     arrays = [one.contiguous().numpy() for one in (weight.float(), inverse.float(), steps, zeros)]
 
     def work(first: int, last: int) -> None:
-        compiled.round_rows(*arrays, levels, _CLIPPED, first, last, codes.numpy())
+        compiled.round_rows(*arrays, levels, _CLIPPED, costly_first, first, last, codes.numpy())
 
     over_rows(work, len(weight))
     return codes
 
 
 def _round_rows(
-    weight: Tensor, inverse: Tensor, steps: Tensor, zeros: Tensor, levels: int
+    weight: Tensor,
+    inverse: Tensor,
+    steps: Tensor,
+    zeros: Tensor,
+    levels: int,
+    costly_first: bool = False,
 ) -> Tensor:
     """Do the same in torch, all rows side by side."""
     left, every = weight.clone(), torch.arange(len(weight), device=weight.device)
@@ -64,6 +78,8 @@ def _round_rows(
         # Cheap weights first; but one beyond its grid's end only moves farther away (section 5.2).
         farthest, place = off.max(1)
         chosen = torch.where(farthest > _CLIPPED, place, cost.argmin(1))
+        if costly_first:
+            chosen = (steps.square() / pivots).masked_fill(done, -torch.inf).argmax(1)
         codes[every, chosen] = near[every, chosen]
         error = left[every, chosen] - (near - zeros)[every, chosen] * steps[every, chosen]
         # Row `chosen` of H⁻¹ with the weights rounded so far eliminated, without forming it.

@@ -10,6 +10,7 @@ from torch import Tensor
 # Imported for what they register: a new format is one file and its name here.
 from crvq.weights import (  # noqa: F401
     additive,
+    column_binary,
     column_vq,
     complex_phases,
     partial_binary,

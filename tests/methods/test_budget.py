@@ -55,6 +55,8 @@ REACHABLE = [
     ("arb_llm", 1.6),
     ("arb_llm", 2),
     ("arb_llm", 3),
+    ("ptq161", 1.6),
+    ("ptq161", 3),
     ("pt2_llm", 2),
     ("pt2_llm", 3),
     ("ptqtp", 1.6),

@@ -34,6 +34,7 @@ QUICK = {
     "onebit": {},
     "omniquant": {"steps": 5},
     "squeezellm": {},
+    "ptq161": {},
     "pt2_llm": {"block_size": 16},
     "ptqtp": {"group_size": 16},
     "vptq": {"codebook_bits": 3, "kmeans_iterations": 5},

@@ -11,14 +11,16 @@ from tests.methods.linear_examples import random_linear, second_moment
 from tests.methods.method_checks import check_result, planned_bits, quantize
 
 
-def by_definition(row, h, step, zero, levels):
+def by_definition(row, h, step, zero, levels, costly_first=False):
     """Algorithm 3 in float64, with explicit inverses of submatrices."""
     w, left, codes = row.double().clone(), list(range(len(row))), [0] * len(row)
     while left:
         inverse = torch.linalg.inv(h.double()[left][:, left])
         near = ((w[left] / step).round() + zero).clamp(0, levels - 1)
         errors = w[left] - (near - zero) * step
-        if float(errors.square().max()) > 0.25 * step**2 * (1 + 1e-4):
+        if costly_first:
+            place = int(inverse.diagonal().argmin())
+        elif float(errors.square().max()) > 0.25 * step**2 * (1 + 1e-4):
             place = int(errors.square().argmax())
         else:
             place = int((errors.square() / inverse.diagonal()).argmin())
@@ -38,10 +40,12 @@ def example(rows, columns, step=0.5):
 
 @pytest.mark.parametrize("columns", [1, 5, 17])
 @pytest.mark.parametrize("kernel", [round_greedily, _round_rows])
-def test_codes_are_those_of_the_definition(kernel, columns):
+@pytest.mark.parametrize("costly_first", [False, True])
+def test_codes_are_those_of_the_definition(kernel, columns, costly_first):
     weight, h, steps, zeros = example(9, columns)
-    codes = kernel(weight, torch.linalg.inv(h.double()).float(), steps, zeros, 8)
-    assert codes.tolist() == [by_definition(row, h, 0.5, 4, 8) for row in weight]
+    codes = kernel(weight, torch.linalg.inv(h.double()).float(), steps, zeros, 8, costly_first)
+    expected = [by_definition(row, h, 0.5, 4, 8, costly_first) for row in weight]
+    assert codes.tolist() == expected
 
 
 def test_tiny_rows_are_near_the_best_of_all_codes():
@@ -71,3 +75,14 @@ def test_what_is_reported_is_what_is_stored_and_beats_rounding(group_size):
     check_result(result)
     assert result.weight.bits() == planned_bits("obc", linear, group_size=group_size)
     assert result.relative_loss < quantize("rtn", linear, group_size=group_size).relative_loss
+
+
+def test_where_one_channel_carries_h_costly_weights_first_lose_less():
+    h = second_moment(32)
+    h[5] *= 20
+    h[:, 5] *= 20
+    linear = random_linear(hessian=Hessian(h))
+    params = {"bits": 3, "group_size": None}
+    first = quantize("obc", linear, order="costly_first", **params).relative_loss
+    assert first < 0.7 * quantize("obc", linear, **params).relative_loss
+    assert first < 1.05 * quantize("gptq", linear, **params).relative_loss

@@ -105,6 +105,10 @@ def factors(weight):
     return [[bool(one) for one in part.flatten()] for part in (weight.left, weight.right)]
 
 
+def column_binary(weight):
+    return [[int(one) for one in part.flatten()] for part in (weight.signs, weight.codes)]
+
+
 def phases(weight):
     return [[int(code) for code in stage.flatten()] for stage in weight.codes]
 
@@ -127,6 +131,7 @@ SOURCES = {
     "omniquant": uniform,
     "squeezellm": column_vq,
     "arb_llm": row_column,
+    "ptq161": column_binary,
     "pt2_llm": ternary,
     "ptqtp": ternary,
 }
