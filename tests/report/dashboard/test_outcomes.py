@@ -56,8 +56,8 @@ def test_agreement_seconds_and_sizes(found):
 
 
 def test_sections_of_the_future_are_outcomes_by_their_path(found):
-    values = found(speed={"decode": {"tokens_per_second": 7.5, "kernel": "x", "fused": True}})
-    assert values["speed decode tokens per second"] == 7.5
+    values = found(energy={"decode": {"joules_per_token": 7.5, "kernel": "x", "fused": True}})
+    assert values["energy decode joules per token"] == 7.5
     assert not any("kernel" in name or "fused" in name for name in values)
 
 
