@@ -16,7 +16,7 @@ from crvq.cli.preflight import check_command
 from crvq.errors import ConfigError
 from tests.conftest import ROOT
 
-SHORT, LONG = 150, 2000
+SHORT, LONG = 60, 2000
 MOST_MIB = 512
 """More memory than all of a fuzzer's configurations may add."""
 MOST_SECONDS = 5.0

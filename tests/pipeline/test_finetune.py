@@ -213,15 +213,30 @@ def test_codebooks_of_the_model_stay_as_they_are_block_by_block(compose_run):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.fixture(scope="module")
+def whole_runs(tmp_path_factory):
+    """Finished runs by what they add to the tiny run; each is made once and only read."""
+    folder = tmp_path_factory.mktemp("whole")
+    places = (f"results_dir={folder / 'results'}", f"cache_dir={folder / 'cache'}")
+    made = {}
+
+    def whole(compose_run, asked):
+        if asked not in made:
+            made[asked] = run(compose_run(*asked, *places))
+        return made[asked]
+
+    return whole
+
+
 @pytest.mark.parametrize(
     ("stages", "teacher"), [(END_TO_END, "hidden_states"), (END_TO_END, "top_k"), (PV, "top_k")]
 )
 @pytest.mark.parametrize("cut", ["steps", "blocks", "manifest"])
 def test_a_run_cut_end_to_end_ends_as_the_uninterrupted_one(
-    stages, teacher, cut, compose_run, tmp_path, monkeypatch
+    stages, teacher, cut, compose_run, whole_runs, tmp_path, monkeypatch
 ):
     asked = (*stages, f"finetune.end_to_end.teacher={teacher}")
-    whole = run(compose_run(*asked))
+    whole = whole_runs(compose_run, asked)
     told = read_record(whole)["finetune"]["end_to_end"]
     assert told["steps"] == 12
     assert stages is PV or told["best_step"] > 0

