@@ -1,7 +1,7 @@
 import pytest
 
-from crvq.files.atomic import write_json
 from crvq.cli.report import main
+from crvq.files.atomic import write_json
 
 
 @pytest.fixture
