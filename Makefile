@@ -39,12 +39,14 @@ $(VENV)/.triton: $(STAMP)
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt triton
 	@touch $@
 
+# One process of tests per core; the tests of a file share what they make, so they stay together.
+WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile
 .PHONY: test
 test: $(STAMP) $(VENV)/.triton ## the tests, linter and types that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(WORKERS)
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## tests on the real SmolLM2-135M (downloads it once; minutes)

@@ -23,6 +23,7 @@ from crvq.config import (
     PerplexityConfig,
     RotationConfig,
     RunConfig,
+    SpeedConfig,
     TrackingConfig,
     ZeroShotConfig,
 )
@@ -44,6 +45,7 @@ _GROUPS: dict[tuple[str, str], type[BaseModel]] = {
     ("eval/dataset", "_base"): PerplexityConfig,
     ("eval/measure", "agreement"): AgreementConfig,
     ("eval/measure", "generation"): GenerationConfig,
+    ("eval/measure", "speed"): SpeedConfig,
     ("eval/tasks", "_base"): ZeroShotConfig,
     ("tracking", "_base"): TrackingConfig,
 }

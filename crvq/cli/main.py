@@ -24,6 +24,8 @@ from crvq.plugins import load_plugins
 from crvq.stopping import stopped_by_signals
 
 CONFIG_NAME = "config"
+USES = ("export", "import-aqlm", "generate", "chat")
+"""Commands of `crvq.cli.use_model`."""
 
 
 def show_error(error: CrvqError) -> None:
@@ -57,7 +59,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    if len(sys.argv) > 1 and sys.argv[1] in ("export", "generate", "chat"):
+    if len(sys.argv) > 1 and sys.argv[1] in USES:
         from crvq.cli.use_model import main as use_model  # these take no configuration
 
         sys.exit(use_model(sys.argv[1:]))

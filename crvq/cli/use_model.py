@@ -1,6 +1,7 @@
-"""``crvq export``, ``crvq generate`` and ``crvq chat``: make a quantized model and use it.
+"""``crvq export``, ``import-aqlm``, ``generate`` and ``chat``: make a quantized model and use it.
 
 crvq export RUN_FOLDER OUT [--dense]
+crvq import-aqlm FOLDER OUT
 crvq generate FOLDER "prompt" [--max-new-tokens N] [--sample]
 crvq chat FOLDER
 """
@@ -24,11 +25,13 @@ _QUIT = ("/quit", "/exit")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``export``, ``generate`` or ``chat``; the exit code is 1 where it was refused."""
+    """Run one of the commands; the exit code is 1 where it was refused."""
     asked = _parser().parse_args(arguments)
     try:
         if asked.command == "export":
             _export(asked)
+        elif asked.command == "import-aqlm":
+            _import_aqlm(asked)
         elif asked.command == "generate":
             _generate(asked)
         else:
@@ -53,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dense", action="store_true", help="dequantized weights in 16 bits, for any other tool"
     )
     export.add_argument("--cache-dir", help="downloads; $CRVQ_CACHE or the user's cache folder")
+    imported = commands.add_parser("import-aqlm", help="write an AQLM checkpoint as such a folder")
+    imported.add_argument("folder", type=Path, help="config.json and safetensors files")
+    imported.add_argument("out", type=Path, help="new folder")
     for name, text in (("generate", "continue a prompt"), ("chat", "talk to a model")):
         command = commands.add_parser(name, help=text)
         command.add_argument("folder", type=Path, help="written by crvq export")
@@ -74,10 +80,20 @@ def _export(asked: argparse.Namespace) -> None:
     from crvq.export import export_run
 
     out = export_run(asked.run_folder, asked.out, dense=asked.dense, cache_dir=asked.cache_dir)
+    _say_where(out, usable=not asked.dense)
+
+
+def _import_aqlm(asked: argparse.Namespace) -> None:
+    from crvq.export.aqlm import import_aqlm
+
+    _say_where(import_aqlm(asked.folder, asked.out), usable=True)
+
+
+def _say_where(out: Path, usable: bool) -> None:
     size = sum(file.stat().st_size for file in out.glob("*.safetensors"))
     console = Console()
     console.print(f"{out}: {size / 1e6:.1f} MB of weights", highlight=False, soft_wrap=True)
-    if not asked.dense:
+    if usable:
         console.print(f'crvq generate {out} "Once upon a time"', highlight=False, soft_wrap=True)
 
 

@@ -6,6 +6,7 @@ from crvq.config.evaluation import (
     EvalConfig,
     GenerationConfig,
     PerplexityConfig,
+    SpeedConfig,
 )
 from crvq.config.model import ModelConfig
 from crvq.config.rotation import RotationConfig
@@ -25,6 +26,7 @@ __all__ = [
     "PerplexityConfig",
     "RotationConfig",
     "RunConfig",
+    "SpeedConfig",
     "StrictModel",
     "TextConfig",
     "TrackingConfig",

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from crvq.errors import CheckpointError, CrvqError
 from crvq.export.checks import check_shards, read_layout
 from crvq.export.registration import register
+from crvq.inference.head import read_head_in_16_bits
 from crvq.models.quiet import quiet_transformers
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -62,6 +63,7 @@ def load(
         raise CheckpointError(f"{folder}: {error}") from error
     except Exception as error:  # transformers, tokenizers and torch: any kind
         raise CheckpointError(f"{folder} cannot be loaded: {error!s:.500}") from error
+    read_head_in_16_bits(model)
     # A plain attribute: nn.Module's own would have to be a tensor or a module.
     object.__setattr__(model, "tokenizer", tokenizer)
     return model.eval()

@@ -26,14 +26,14 @@ from crvq.inference.packed_linear import PackedLinear
 from crvq.sources.cache import cache_folder
 
 _LOG = logging.getLogger(__name__)
-_SOURCE = Path(__file__).with_name("kernels.cpp")
+_SOURCES = Path(__file__).with_name("kernels")
 _KINDS = {torch.float32: 0, torch.float16: 1, torch.int8: 2}
 _COMPILE_SECONDS = 120
 _TOKENS = 8
 
 
 class _Codebook(ctypes.Structure):
-    """``Codebook`` of kernels.cpp."""
+    """``Codebook`` of kernels/linear.h."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("codes", "entries", "steps")),
@@ -42,7 +42,7 @@ class _Codebook(ctypes.Structure):
 
 
 class _Linear(ctypes.Structure):
-    """``Linear`` of kernels.cpp."""
+    """``Linear`` of kernels/linear.h."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("books", "order", "scales", "bias")),
@@ -80,6 +80,8 @@ def library() -> ctypes.CDLL | None:
     pointer, long, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     loaded.crvq_multiply.argtypes = [pointer, pointer, long, pointer, number]
     loaded.crvq_decode.argtypes = [pointer, long, long, number, pointer, number]
+    loaded.crvq_multiply_dense16.argtypes = [pointer, number, long, long, pointer, pointer, number]
+    loaded.crvq_multiply_dense16.restype = None
     return loaded
 
 
@@ -95,14 +97,15 @@ def _compiled(compiler: list[str]) -> Path:
     flags = ["-O3", "-std=c++17", "-fPIC", "-shared", *flags]
     asked = [*compiler, *flags, "-v", "-E", "-x", "c++", os.devnull]
     target = _run(asked).stderr  # the compiler's version, and what "native" means here
-    key = hashlib.sha256("\0".join([_SOURCE.read_text(), target, *flags]).encode()).hexdigest()
+    sources = [file.read_text() for file in sorted(_SOURCES.iterdir()) if file.is_file()]
+    key = hashlib.sha256("\0".join([*sources, target, *flags]).encode()).hexdigest()
     path = cache_folder() / "kernels" / f"crvq-{key[:24]}.so"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
-        command = [*compiler, *flags, str(_SOURCE), "-o", str(built)]
+        command = [*compiler, *flags, str(_SOURCES / "kernels.cpp"), "-o", str(built)]
         try:
             _run([*command, "-fopenmp"])
         except subprocess.CalledProcessError:
@@ -177,7 +180,7 @@ def pays(linear: PackedLinear, tokens: int) -> bool:
     by_kernel, decoding = 0.0, 0.0
     for bits, groups in zip(linear.bits, linear.groups, strict=True):
         count = groups * linear.out_features
-        if bits > 12 or 2 << bits > linear.out_features:  # dot products, as in kernels.cpp
+        if bits > 12 or 2 << bits > linear.out_features:  # dot products, as in kernels/product.h
             by_kernel += (1.5 if bits > 12 else 0.75) * count * tokens
         else:
             building = 0.17 * groups * linear.group_size * (1 << bits)
@@ -198,13 +201,24 @@ def multiply(linear: PackedLinear, x: Tensor) -> Tensor:
     assert lib is not None
     described = ctypes.byref(_described(linear))
     threads = torch.get_num_threads()
-    for start in range(0, len(x), _TOKENS):
-        count = min(_TOKENS, len(x) - start)
-        inputs, outputs = (
-            x.data_ptr() + start * x.shape[1] * 4,
-            y.data_ptr() + start * y.shape[1] * 4,
-        )
-        lib.crvq_multiply(described, inputs, count, outputs, threads)
+    lib.crvq_multiply(described, x.data_ptr(), len(x), y.data_ptr(), threads)
+    return y
+
+
+def multiply_dense16(weight: Tensor, x: Tensor) -> Tensor:
+    """Return ``W x`` in float32 for one token.
+
+    Args:
+        weight: ``(out, in)``, bfloat16 or float16, contiguous.
+        x: ``(in,)``, float32.
+    """
+    lib = library()
+    assert lib is not None
+    x, y = x.contiguous(), torch.empty(len(weight))
+    kind = 0 if weight.dtype == torch.bfloat16 else 1
+    lib.crvq_multiply_dense16(
+        weight.data_ptr(), kind, *weight.shape, x.data_ptr(), y.data_ptr(), torch.get_num_threads()
+    )
     return y
 
 

@@ -125,6 +125,7 @@ _SPELLED = {
     "billm": "BiLLM",
     "fairy2i": "Fairy2i",
     "gqsa": "GQSA",
+    "qtip": "QTIP",
     "nanoquant": "NanoQuant",
     "obc": "OBC",
     "onebit": "OneBit",

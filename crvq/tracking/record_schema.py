@@ -105,6 +105,22 @@ class Agreement(_Section):
     protocol: str | None = None
 
 
+class KvCache(_Section):
+    """Perplexity on one dataset while attention reads a quantized key-value cache."""
+
+    kind: str
+    bits: float
+    """Of a number in the cache, all counted."""
+    full_precision: float | None = None
+    quantized: float | None = None
+    full_precision_recovery: float | None = None
+    """Perplexity of the same model without the quantized cache over that with it."""
+    recovery: float | None = None
+    """The same of the quantized model."""
+    windows: int
+    context: int
+
+
 class Generation(_Section):
     """A prompt and its greedy continuations."""
 
@@ -113,6 +129,27 @@ class Generation(_Section):
     chat_template: bool = False
     full_precision: str | None = None
     quantized: str | None = None
+
+
+class ModelSpeed(_Section):
+    """Generation of one sequence with a cache, and what its linear layers hold."""
+
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+    linear_bytes: int
+    path: Literal["dense", "packed"]
+    """Whether the linear layers computed from dense weights or from packed ones."""
+
+
+class SpeedResult(_Section):
+    """Speed before and after quantization, on the run's own machine."""
+
+    prompt_tokens: int
+    new_tokens: int
+    threads: int
+    activation_dtype: str
+    full_precision: ModelSpeed | None = None
+    quantized: ModelSpeed | None = None
 
 
 class ZeroShotMetric(_Section):
@@ -221,7 +258,10 @@ class Record(_Section):
     perplexity: dict[str, PerplexityResult] = Field(default_factory=dict)
     agreement: dict[str, Agreement] = Field(default_factory=dict)
     """By dataset of ``perplexity``."""
+    kv_cache: dict[str, KvCache] = Field(default_factory=dict)
+    """By dataset of ``perplexity``."""
     generations: list[Generation] = Field(default_factory=list)
+    speed: SpeedResult | None = None
     zero_shot: dict[str, ZeroShotTask] = Field(default_factory=dict)
     """By task."""
     added_evaluations: list[AddedEvaluation] = Field(default_factory=list)

@@ -17,6 +17,7 @@ from crvq.tracking.json_values import to_json
 from crvq.tracking.record_schema import (
     Agreement,
     Bits,
+    KvCache,
     PerplexityResult,
     Record,
     RecordError,
@@ -156,6 +157,23 @@ class RecordValues(RunListener):
         result = Agreement.model_validate(values)
         self.set("agreement", {**self._record.agreement, dataset: result})
 
+    def set_kv_cache(self, dataset: str, which: str, value: float, **values: Any) -> None:  # noqa: ANN401
+        """Set a model's perplexity in a dataset's entry of :class:`KvCache`, and its recovery.
+
+        Args:
+            dataset: whose plain perplexity of the same model, if there is one, gives the recovery.
+            which: ``full_precision`` or ``quantized``.
+            value: perplexity with the quantized cache.
+            values: all other fields.
+        """
+        earlier = self._record.kv_cache.get(dataset)
+        plain = getattr(self._record.perplexity.get(dataset), which, None)
+        recovery = "recovery" if which == "quantized" else "full_precision_recovery"
+        found = {which: value, recovery: None if plain is None else plain / value}
+        merged = {**(earlier.model_dump() if earlier else {}), **values, **found}
+        result = KvCache.model_validate(merged)
+        self.set("kv_cache", {**self._record.kv_cache, dataset: result})
+
     def set_generation(
         self,
         prompt: str,
@@ -177,6 +195,15 @@ class RecordValues(RunListener):
         else:
             entries.append({**asked, **texts})
         self.set("generations", entries)
+
+    def set_speed(self, **values: object) -> None:
+        """Merge speeds (``full_precision``, ``quantized``) measured in the same way into one."""
+        known = self._record.speed
+        before = {} if known is None else known.model_dump()
+        asked = ("prompt_tokens", "new_tokens", "threads", "activation_dtype")
+        if any(before.get(key) != values[key] for key in asked):
+            before = {}  # measured otherwise: not comparable
+        self.set("speed", {**before, **values})
 
     def set_zero_shot(
         self,

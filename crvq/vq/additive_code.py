@@ -41,7 +41,9 @@ class AdditiveCode:
 
     def decode(self, codebooks: list[Tensor], rows: slice = slice(None)) -> Tensor:
         """Sums of codebook entries, not yet scaled: ``(rows, groups * d)``."""
+        # `embedding` gathers whole d-vectors at once: several times as fast as indexing on a CPU.
         first = functional.embedding(self.codes[0][rows], codebooks[0])
+        # Extended codebooks cover a prefix of the groups, since critical channels come first.
         for codes, codebook in zip(self.codes[1:], codebooks[1:], strict=True):
             first[:, : codes.shape[1]] += functional.embedding(codes[rows], codebook)
         return first.flatten(1)
@@ -109,6 +111,7 @@ class CodedLinear:
     @computed_once
     def energy(self) -> float:
         """``tr(W H Wᵀ)``: the loss of quantizing everything to zero."""
+        # Tile by tile: `W H` of a whole layer would be another tensor of the weight's size.
         parts = (self.weight[rows] for rows in self.row_tiles())
         return float(sum(((part @ self.hessian.matrix) * part).sum() for part in parts))
 
@@ -117,6 +120,7 @@ class CodedLinear:
         code = code or self.code
         loss = torch.empty_like(code.scales)
         for rows in self.row_tiles():
+            # In natural order, as H is: reordering one error is cheaper than reordering H.
             error = self.weight[rows] - self.natural(code.dequantize(codebooks, rows))
             loss[rows] = ((error @ self.hessian.matrix) * error).sum(1)
         return loss
@@ -127,6 +131,7 @@ class CodedLinear:
 
     def diagonal_blocks(self) -> Tensor:
         """H's d x d block of each group, ``(groups, d, d)``."""
+        # The channels of each group, which lie apart from each other in H.
         members = self.order.view(self.code.groups, -1)
         return self.hessian.matrix[members[:, :, None], members[:, None, :]]
 
@@ -147,6 +152,7 @@ def coded_linear(
         coverage: groups that each codebook covers, the first being all of them.
         scales: ``(out,)``.
     """
+    # int64 is what torch indexes with; storage packs codes to their width (`crvq.weights.fields`).
     codes = [
         torch.zeros((len(weight), groups), dtype=torch.int64, device=weight.device)
         for groups in coverage
@@ -169,6 +175,7 @@ def in_coded_order(linear: CodedLinear) -> CodedLinear:
     hessian = Hessian(
         permuted(linear.hessian.matrix, linear.order, torch.float32), linear.hessian.damping
     )
+    # The copy's channels lie in coded order already, so its own order is the identity.
     order = torch.arange(len(linear.order), device=linear.order.device)
     weight = linear.weight[:, linear.order]
     return CodedLinear(weight, hessian, order, linear.code, linear.importance)

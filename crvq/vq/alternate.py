@@ -69,6 +69,7 @@ def alternate(
         if settings.search != "feedback":
             linear.release_feedback_factor()
     prepared = [prepare(linear) for linear in linears]
+    # Losses are relative to quantizing everything to zero, so that stopping is free of units.
     energy = sum(x.energy * x.linear.importance for x in prepared)
 
     def relative(improved: list[Improved]) -> float:
@@ -86,6 +87,7 @@ def alternate(
     improved = [evaluate(x, codebooks) for x in prepared]
     losses = [relative(improved)]
     rounds = 0
+    # Each half of a round is optimal (or no worse) for what the other left: the loss only falls.
     while rounds < settings.max_rounds and losses[-1] > 0:
         rounds += 1
         codebooks = solve(improved)
@@ -94,6 +96,7 @@ def alternate(
             for linear, x in zip(linears, prepared, strict=True)
         ]
         losses.append(relative(improved))
+        # Rounds bring ever less; what a late one gains is lost in rounding to storage.
         if losses[-1] > losses[-2] * (1 - settings.relative_gain):
             break
     # Last codebooks for the last codes, rounded to storage; codes and scales follow.
@@ -116,6 +119,7 @@ def _improve(
 
 
 def _keep_better_rows(linear: CodedLinear, codebooks: list[Tensor], found: AdditiveCode) -> None:
+    # Rows are independent given the codebooks, so the better code may be taken row by row.
     better = linear.row_loss(codebooks, found) < linear.row_loss(codebooks)
     for present, new in zip(linear.code.codes, found.codes, strict=True):
         present[better] = new[better]

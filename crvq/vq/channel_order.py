@@ -24,6 +24,7 @@ def critical_groups(in_features: int, group_size: int, ratio: float, policy: Rou
         "nearest": math.floor(exact + 0.5),
         "ceil": math.ceil(exact),
     }[policy]
+    # λ up to 1 covers the last, padded group as well.
     return min(rounded, math.ceil(in_features / group_size))
 
 

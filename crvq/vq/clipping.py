@@ -26,6 +26,7 @@ class ClippedGrids:
         self.weight, self._levels, self._bits = weight, 2**bits - 1, bits
         self._group = torch.arange(columns, device=weight.device) // group_size
         parts = weight.split(group_size, 1)
+        # Zero stays inside every range, as in `uniform_grid`: dead weights must stay zero.
         self._least = torch.stack([part.amin(1) for part in parts], 1).clamp_max(0)
         self._largest = torch.stack([part.amax(1) for part in parts], 1).clamp_min(0)
 
@@ -79,6 +80,7 @@ def learn_clipping(
     size = _energy(grids.weight, second_moment).clamp_min(1e-30)[:, None]
     for step in range(steps + 1):
         factors = logits[0].detach().sigmoid(), logits[1].detach().sigmoid()
+        # Stored weights are judged, not the soft ones: a lower soft loss may round to a higher one.
         if step % 10 == 0 or step == steps:
             losses = _row_losses(grids, factors, second_moment)
             better = (losses < least)[:, None]

@@ -37,6 +37,7 @@ def descend_codes(
     """
     loss = torch.empty_like(linear.code.scales)
     for rows in linear.row_tiles():
+        # Unscaled: codes are compared with codebook entries, which have no scale.
         decoded = linear.code.decode(codebooks, rows)
         scales = linear.code.scales[rows, None]
         error = linear.weight[rows] - linear.natural(decoded * scales)
@@ -68,6 +69,7 @@ def descend_rows(
         passes: how often the codebooks of a group with several take turns.
         block_columns: columns between updates of the rest of P.
     """
+    # Groups are visited in coded order: critical groups, with most at stake, choose first.
     groups = max(1, block_columns // linear.group_size)
     for first in range(0, linear.code.groups, groups):
         span = first, min(first + groups, linear.code.groups)
@@ -101,6 +103,7 @@ def _descend_block(
         fused = compiled_search_for(linear.weight.device)
     if fused is not None:
         change = torch.zeros_like(local)
+        # A kernel handles groups with one and the same number of codebooks.
         for first, last in evenly_covered(linear, span):
             covering = [k for k, codes in enumerate(linear.code.codes) if first < codes.shape[1]]
             change += fused.descend_groups(
@@ -124,6 +127,7 @@ def _descend_block(
         target = local[:, here] / scales + before @ metric
         after = _improve_group(linear, codebooks, rows, group, before, target, metric, passes)
         change[:, here] = (after - before) * scales
+        # P follows the change within the block now, since the next groups look at it.
         decoded[:, group * d : (group + 1) * d] = after
         local -= change[:, here] @ local_h[here]
     residual_h.addmm_(change, h_rows, alpha=-1)
@@ -141,9 +145,11 @@ def _improve_group(
 ) -> Tensor:
     """Let each codebook that covers ``group`` choose again in turn; the new decoded value."""
     covering = [k for k, codes in enumerate(linear.code.codes) if group < codes.shape[1]]
+    # With one codebook the first choice is the best one; several depend on each other's choices.
     for _ in range(passes if len(covering) > 1 else 1):
         for k in covering:
             codes = linear.code.codes[k][rows, group]
+            # What the other codebooks contribute stays; this one's best answer to it is exact.
             others = value - codebooks[k][codes]
             _, chosen = best_entries(target - others @ metric, metric, codebooks[k], 1)
             codes.copy_(chosen[:, 0])

@@ -56,20 +56,24 @@ def _round_rows(
     pivots = inverse.diagonal().expand(rows, -1).clone()
     done = torch.zeros(weight.shape, dtype=torch.bool, device=weight.device)
     for step in range(count):
+        # What each weight would be rounded to if its turn were now, after all compensation so far.
         near = ((left / steps).round().long() + zeros).clamp(0, levels - 1)
         squared = (left - (near - zeros) * steps).square()
         cost = (squared / pivots).masked_fill(done, torch.inf)
         off = (squared / steps.square()).masked_fill(done, -torch.inf)
+        # Cheap weights first; but one beyond its grid's end only moves farther away (section 5.2).
         farthest, place = off.max(1)
         chosen = torch.where(farthest > _CLIPPED, place, cost.argmin(1))
         codes[every, chosen] = near[every, chosen]
         error = left[every, chosen] - (near - zeros)[every, chosen] * steps[every, chosen]
+        # Row `chosen` of H⁻¹ with the weights rounded so far eliminated, without forming it.
         past = vectors[:, :step]
         column = past[every, :, chosen]
         vector = inverse[chosen] - (column[:, None] @ past)[:, 0]
         pivot = pivots[every, chosen].sqrt()
         vector = vector / pivot[:, None]
         vectors[:, step] = vector
+        # The optimal answer of all other weights to this error: -e H⁻¹[:, j] / [H⁻¹]_jj.
         left -= (error / pivot)[:, None] * vector
         pivots = (pivots - vector.square()).clamp_min(torch.finfo(torch.float32).tiny)
         done[every, chosen] = True

@@ -71,6 +71,7 @@ def _vq_residual(
     # The trial codebook is shared by all rows, so rows are brought to one scale first, as the
     # solver does; errors are scaled back at the end.
     scales = row_scales(weight)[:, None]
+    # A copy, which becomes the residual below.
     residual = weight / scales
     vectors = residual.view(-1, group_size)
     even = torch.ones_like(vectors[:1]).expand_as(vectors)

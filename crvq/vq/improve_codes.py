@@ -78,6 +78,7 @@ def _pass_over_rows(
     prepared: PreparedLinear, codebooks: list[Tensor], change: bool, last: bool
 ) -> Improved:
     linear, sizes = prepared.linear, [len(codebook) for codebook in codebooks]
+    # In float64: thousands of rows add to each entry, and small codebook steps must survive.
     total = torch.zeros_like(torch.cat(codebooks), dtype=torch.float64)
     loss = 0.0
     # One tile of rows goes through everything while it is in the cache.
@@ -87,6 +88,7 @@ def _pass_over_rows(
         decoded_h = decoded @ linear.hessian.matrix
         scales = linear.code.scales[rows]
         if change:
+            # Scales before codes: codes are then searched for the scales that they will have.
             scales = best_scales(weight, decoded, decoded_h, scales)
             linear.code.scales[rows] = scales
         residual_h = weight_h - decoded_h.mul_(scales[:, None])
@@ -99,8 +101,10 @@ def _pass_over_rows(
             scales = storable_scales(best)
             linear.code.scales[rows] = scales
             residual_h = weight_h - decoded_h.mul_(scales[:, None])
+        # tr(E H Eᵀ) = Σ E ⊙ (E H), and E H is P.
         error = torch.addcmul(weight, decoded, scales[:, None], value=-1.0)
         loss += float((error * residual_h).sum())
+        # The derivative with respect to an entry is the sum of s ⊙ P over the places that use it.
         residual_h.mul_(scales[:, None] * linear.importance)
         add_by_entry(total, residual_h, linear, rows, sizes)
     return Improved(loss, total.float())

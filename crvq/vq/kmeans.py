@@ -197,6 +197,7 @@ def _lloyd(values: Tensor, cost: Tensor, entries: int, iterations: int) -> Tenso
     places = torch.searchsorted(mass[:, 1:].contiguous(), wanted).clamp_max(values.shape[1] - 1)
     current = values.gather(1, places)
     for _ in range(iterations):
+        # In one dimension clusters are intervals, so sums are differences of running sums.
         edges = (current[:, 1:] + current[:, :-1]) / 2
         cuts = torch.searchsorted(values, edges.contiguous())
         cuts = torch.nn.functional.pad(cuts, (1, 0))

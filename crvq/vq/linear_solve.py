@@ -35,6 +35,7 @@ def solve_linear_parts(
         The parts with a lower or equal loss (up to float32 rounding).
     """
     uses = pullback(second_moment.diagonal().expand_as(weight).contiguous())
+    # Numbers that nothing uses have no gradient, and keep their value.
     scale = {
         name: torch.where(use > 0, use.clamp_min(1e-30).reciprocal(), 0.0)
         for name, use in uses.items()

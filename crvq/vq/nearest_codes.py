@@ -59,6 +59,8 @@ def nearest_codes(
         Codes ``(n, codebooks)``, and by how much each vector's distance fell, ``(n,)``; exactly 0
         where the codes stay.
     """
+    # Scores of all entries for a tile of vectors fit the cache; for all vectors they would not
+    # fit memory (a million vectors and 256 entries are a gigabyte).
     found = torch.empty_like(codes)
     gains = targets.new_empty(len(targets))
     width = max(len(codebook) for codebook in codebooks) * (beam if len(codebooks) > 1 else 1)
@@ -88,6 +90,7 @@ def _search(
         right = torch.cat([-2 * codebook, codebook.square()], 1)
         scores = left @ right.T + (weights * error.square()).sum(-1, keepdim=True)
         flat = scores.flatten(1)
+        # Between codebooks a beam, as a worse choice now may be redeemed by the next codebook.
         if last:
             chosen = flat.argmin(1, keepdim=True)
         else:

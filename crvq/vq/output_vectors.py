@@ -61,7 +61,9 @@ class OutputVectorColumns:
         left = output_vectors(weight, self._size)
         total = torch.zeros_like(left)
         for codebook, codes in zip(self._codebooks, self.codes, strict=True):
+            # A stage codes what the stages before have left over.
             flat = (left - total).flatten(0, 1)
+            # All rows of a column share its cost, so plain distances choose the best centroid.
             chosen = nearest_centroids(flat, torch.ones_like(flat), codebook)[0]
             codes[:, columns] = chosen.view(left.shape[:2])
             total = total + codebook[codes[:, columns]]

@@ -84,6 +84,7 @@ def draw_rotation(
     if block is not None:
         rotated -= rotated % block
     ranked = importance.cpu().argsort(descending=True, stable=True)
+    # In natural order: which channels share a block then does not hang on small differences.
     places = ranked[in_features - rotated :].sort().values
     signs = torch.randint(0, 2, (rotated,), generator=generator).float() * 2 - 1
     return Rotation(

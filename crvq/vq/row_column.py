@@ -29,9 +29,11 @@ def rank_one(
     Returns:
         α ``(out,)`` and β ``(columns,)``; zero where no place counts.
     """
+    # In float64: α and β are quotients of sums over thousands of places.
     m, kept = magnitudes.double() * mask, mask.double()
     beta = columns.double()
     alpha = _ratio(m @ beta, kept @ beta.square())
+    # Each half is the least-squares answer to the other, so the error never rises.
     for _ in range(iterations):
         beta = _ratio(m.T @ alpha, kept.T @ alpha.square())
         alpha = _ratio(m @ beta, kept @ beta.square())

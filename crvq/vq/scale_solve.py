@@ -43,8 +43,10 @@ def best_scales(
         may_be_zero: give rows that point away from w (rows of zeros are such) scale zero, as no
             code search follows: any positive scale would lose more than leaving the row out.
     """
+    # Both need Q H only, which coordinate descent's residual is made from anyway.
     along = (decoded_h * weight).sum(1)
     length = (decoded_h * decoded).sum(1)
+    # A row decoded to zeros has no length; its quotient is not used, and must not be NaN.
     best = along / length.clamp_min(torch.finfo(torch.float32).tiny)
     scales = torch.where((along > 0) & (length > 0), best, present)
     if may_be_zero:

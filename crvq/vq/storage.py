@@ -33,6 +33,7 @@ def to_float16(values: Tensor, what: str = "a stored number") -> Tensor:
     """
     if not bool(torch.isfinite(values).all()):
         raise StorageRangeError(f"{what} is not finite")
+    # Clipping keeps one huge outlier from turning a whole row into infinities.
     return values.clamp(-LARGEST_HALF, LARGEST_HALF).half().float()
 
 
@@ -70,6 +71,7 @@ def store_codebook(codebook: Tensor, dtype: CodebookDtype) -> dict[str, Tensor]:
     if dtype == "float16":
         return {"entries": codebook.half()}
     steps = to_positive_float16(codebook.abs().amax(0) / _INT8_MAX, "a codebook entry")
+    # Symmetric, without -128: a codebook and its negative are then stored alike.
     scaled = (codebook / steps).round().clamp(-_INT8_MAX, _INT8_MAX)
     return {"entries": scaled.to(torch.int8), "steps": steps.half()}
 

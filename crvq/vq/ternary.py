@@ -24,6 +24,7 @@ def nearest_trits(weight: Tensor, centres: Tensor, scales: Tensor) -> Tensor:
         centres: μ, ``(out,)``.
         scales: α, ``(out,)``; zero gives zero trits. A negative one swaps the signs of trits.
     """
+    # Division by infinity gives zero trits, where division by zero would give NaN.
     safe = torch.where(scales == 0, torch.inf, scales)
     return ((weight - centres[:, None]) / safe[:, None]).round().clamp(-1, 1).to(torch.int8)
 
@@ -43,6 +44,7 @@ def fit_asymmetric(weight: Tensor, iterations: int) -> tuple[Tensor, Tensor, Ten
     trits = (torch.sign(left) * (left.abs() > threshold)).to(torch.int8)
     centres, scales = plain_fit(weight, trits)
     for _ in range(iterations):
+        # Nearest trits are the best for this grid, and the fit the best for these trits.
         found = nearest_trits(weight, centres, scales)
         if torch.equal(found, trits):
             break
@@ -74,8 +76,9 @@ def aligned_fit(weight: Tensor, trits: Tensor, second_moment: Tensor) -> tuple[T
         trits: int8, the same shape.
         second_moment: H of these columns.
     """
+    # In float64: the determinant is a difference of products that nearly cancel.
     h, w, t = second_moment.double(), weight.double(), trits.double()
-    ones = h.sum(1)
+    ones = h.sum(1)  # H 1
     across = t @ h
     aa, ab, bb = ones.sum(), across.sum(1), (across * t).sum(1)
     ya, yb = w @ ones, (across * w).sum(1)
@@ -115,6 +118,7 @@ def fit_planes(
         scales = found
         if bool((change <= tolerance * size).all()):
             break
+    # Trits are chosen once more, for the scales that are stored.
     scales = to_float16(scales, "a scale")
     return scales, best_trits(weight, scales)
 
@@ -202,6 +206,7 @@ class AsymmetricTernaryColumns:
     def quantize(self, columns: slice, weight: Tensor, metric: Tensor) -> Tensor:
         """Round to the block's grid; a whole block keeps its trits."""
         scales, centres = self.scales[0, :, self._group], self.centres[:, self._group]
+        # Narrower than the block, columns have moved since the fit to answer earlier errors.
         if self.width < self.span:
             self.trits[0, :, columns] = nearest_trits(weight, centres, scales)
         return centres[:, None] + scales[:, None] * self.trits[0, :, columns]

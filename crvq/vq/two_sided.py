@@ -40,13 +40,16 @@ def fit_two_sided(
     """
     rows, columns = scales
     for _ in range(iterations):
+        # Rows have a closed form each; columns hang together through H and need one solve.
         decoded = core * columns
         rows = best_scales(weight, decoded, decoded @ moment, rows)
         scaled = (rows[:, None] * core).double()
+        # The Hadamard product with H: an error of column i meets one of column j as H_ij says.
         system = (scaled.T @ scaled) * moment
         target = (scaled * (weight @ moment)).sum(0)
         ridge = _RIDGE * system.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         system.diagonal().add_(ridge)
+        # The ridge pulls towards the present scales, so that dead columns keep theirs.
         columns = torch.linalg.solve(system, target + ridge * columns).float()
     return rows, columns
 
@@ -82,6 +85,7 @@ def binary_factors(
     u_dual, v_dual = torch.zeros_like(u), torch.zeros_like(v)
     u_near, v_near = _nearest(u), _nearest(v)
     for iteration in range(iterations):
+        # Loose at first, so that factors may move; at the end they nearly are signs times scales.
         penalty = (iteration + 1) / iterations
         u = _regress(weight, v, u_near - u_dual, penalty, regularization)
         u_near = _nearest(u + u_dual)
@@ -89,6 +93,7 @@ def binary_factors(
         v = _regress(weight.T, u, v_near - v_dual, penalty, regularization)
         v_near = _nearest(v + v_dual)
         v_dual = v_dual + v - v_near
+        # Only products count: equal norms keep either regression from being badly scaled.
         balance = (u.norm(dim=0) / v.norm(dim=0).clamp_min(1e-12)).clamp_min(1e-12).sqrt()
         u, u_near, u_dual = u / balance, u_near / balance, u_dual / balance
         v, v_near, v_dual = v * balance, v_near * balance, v_dual * balance

@@ -21,9 +21,11 @@ def fit_grid(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         Steps ``(out,)``, float16 values in float32, and zero points ``(out,)``, int64, from 0 to
         ``2**bits - 1``. A code q stands for ``(q - zero point) * step``.
     """
+    # Zero lies on the grid: a pruned or dead weight must stay exactly zero.
     lowest, highest = weight.amin(1).clamp_max(0), weight.amax(1).clamp_min(0)
     levels = 2**bits - 1
     steps = storable_steps((highest - lowest) / levels)
+    # For the stored step, which differs from the fitted one by float16's rounding.
     zeros = (-lowest / steps).round().clamp(0, levels).long()
     return steps, zeros
 

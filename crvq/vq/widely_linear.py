@@ -55,6 +55,7 @@ def nearest_phases(pair: Tensor) -> tuple[Tensor, Tensor]:
         Codes ``(2, rows, columns)`` and scales ``(2, rows, 2)``.
     """
     real, imaginary = pair.real, pair.imag
+    # The four phases lie on the axes, so the larger part decides between them, its sign within.
     upright = imaginary.abs() > real.abs()
     along = torch.where(upright, imaginary, real)
     codes = upright.long() + 2 * (along < 0).long()
@@ -76,6 +77,7 @@ def fit_phase_scales(weight: Tensor, codes: Tensor, moment: Tensor, start: Tenso
         start: ``(stages, 2, rows, 2)``; what the ridge pulls towards.
     """
     stages, _, rows, _ = codes.shape
+    # The decoded weight is linear in the scales; each basis matrix has one scale 1, the others 0.
     basis = []
     for stage in range(stages):
         for one in range(4):
@@ -88,6 +90,7 @@ def fit_phase_scales(weight: Tensor, codes: Tensor, moment: Tensor, start: Tenso
     system = torch.einsum("rkhi,rlhi->rkl", moved, vectors).double()
     targets = weight.unflatten(0, (2, rows)).transpose(0, 1)
     wanted = torch.einsum("rkhi,rhi->rk", moved, targets).double()
+    # Phases that no weight of a row has leave its system singular.
     ridge = _RIDGE * system.diagonal(dim1=1, dim2=2).mean(1) + torch.finfo(torch.float32).tiny
     system.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
     flat = start.permute(2, 0, 1, 3).reshape(rows, -1).double()

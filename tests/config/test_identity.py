@@ -6,7 +6,13 @@ import pytest
 from pydantic import BaseModel, Field
 
 from crvq.config import CalibrationConfig, ModelConfig, RunConfig, StrictModel
-from crvq.config.evaluation import AgreementConfig, EvalConfig, GenerationConfig, PerplexityConfig
+from crvq.config.evaluation import (
+    AgreementConfig,
+    EvalConfig,
+    GenerationConfig,
+    PerplexityConfig,
+    SpeedConfig,
+)
 from crvq.config.finetune import BlockConfig, CodesConfig, EndToEndConfig, FinetuneConfig
 from crvq.config.model import WheelPart
 from crvq.config.strict import Neutral, NeutralAt, is_neutral, neutral_fields
@@ -31,6 +37,7 @@ NEUTRAL = {
     "finetune.end_to_end.microbatch",
     "finetune.end_to_end.save_every",
     "finetune.end_to_end.gradient_checkpointing",
+    "finetune.end_to_end.sharding",
     "eval",
     "tracking",
 }
@@ -53,6 +60,7 @@ def full_config(method: str = "crvq") -> RunConfig:
             perplexity={"wiki": PerplexityConfig()},
             agreement=AgreementConfig(),
             generation=GenerationConfig(),
+            speed=SpeedConfig(),
             zero_shot=ZeroShotConfig(tasks=("piqa",)),
         ),
     )

@@ -150,3 +150,15 @@ def test_only_the_gradients_that_are_asked_for_are_computed():
     product.differentiable_product(linear, linear.reorder(x)).sum().backward()
     assert x.grad is not None
     assert relative_error(x.grad, torch.ones(7, 21) @ dense) < FLOAT32
+
+
+@needs_native
+@pytest.mark.parametrize(("out", "stored"), [(1024, "float16"), (1024, "int8"), (64, "float16")])
+def test_codebooks_are_told_apart_by_what_they_hold(out, stored):
+    # Converted entries are kept for the next layer: never for other numbers at the same address.
+    linear, _, _ = random_linear(out=out, stored=stored)
+    x = torch.randn(1, linear.in_features)
+    before = native.multiply(linear, x)
+    doubled = linear.codebooks[0] if stored == "float16" else linear.steps[0]
+    doubled.mul_(2)  # in place: address and shape stay
+    torch.testing.assert_close(native.multiply(linear, x), 2 * before)

@@ -210,7 +210,7 @@ def works_across_models(evidence: Evidence) -> Finding:
 
 def as_fast_as_one_codebook(evidence: Evidence) -> Finding:
     """Decoding speed with critical channels against without; 5 % is noise."""
-    speed = "speed.tokens_per_second"
+    speed = "speed.quantized.decode_tokens_per_second"
     pairs = [
         pair
         for pair in critical_pairs(evidence)

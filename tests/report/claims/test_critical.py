@@ -181,10 +181,21 @@ def test_one_model_is_no_range(runs_of, make_run):
     assert works_across_models(Evidence(runs)).verdict is N
 
 
+def timed(decode):
+    model = {
+        "prefill_tokens_per_second": 1000.0,
+        "decode_tokens_per_second": decode,
+        "linear_bytes": 1,
+        "path": "packed",
+    }
+    how = {"prompt_tokens": 8, "new_tokens": 4, "threads": 1, "activation_dtype": "float32"}
+    return {**how, "quantized": model}
+
+
 @pytest.mark.parametrize(("speed", "verdict"), [(100.0, H), (97.0, H), (120.0, H), (80.0, F)])
 def test_speed(runs_of, make_run, speed, verdict):
     runs = runs_of(
-        make_run(critical_ratio=0.0, record={"speed": {"tokens_per_second": 100.0}}),
-        make_run(record={"speed": {"tokens_per_second": speed}}),
+        make_run(critical_ratio=0.0, record={"speed": timed(100.0)}),
+        make_run(record={"speed": timed(speed)}),
     )
     assert as_fast_as_one_codebook(Evidence(runs)).verdict is verdict
