@@ -32,7 +32,7 @@ experiment: $(STAMP) ## NAME=critical_ratio: run the sweep of experiments/NAME.y
 
 .PHONY: report
 report: $(STAMP) ## one HTML page of all records, opened in a browser
-	$(BIN)/python -m crvq.report results --open
+	$(BIN)/crvq report --open
 
 # The GPU kernels are tested in Triton's interpreter; on Linux with CUDA, torch brings Triton itself.
 $(VENV)/.triton: $(STAMP)

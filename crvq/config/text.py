@@ -45,6 +45,7 @@ class TextConfig(StrictModel):
 
     def source_key(self) -> dict[str, Any]:
         """Return which text this is: the keys that its source reads, without empty ones."""
+        keys: tuple[str, ...]
         if self.path is not None:
             keys = ("path", "column", "max_documents", "shuffle_seed", "separator")
         elif self.source == "hub":

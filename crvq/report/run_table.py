@@ -99,8 +99,10 @@ class Row:
 BITS = Measure("bits", "bits", about="bits per quantized weight, everything counted")
 LOSS = Measure("layer loss", "loss", about="relative loss of a linear layer's output, mean")
 SECONDS = Measure("time", "duration", about="seconds of all stages together")
+DECODING = Measure("tokens/s", "value", False, "decoding one sequence with a cache", False)
 MEMORY = Measure("memory", "memory", about="peak memory of the process", shown=False)
 PACKED = Measure("packed", "memory", about="packed tensors on disk", shown=False)
+_MODELS = ("quantized", "full_precision")
 
 
 def run_table(runs: Sequence[Run]) -> tuple[list[Row], list[Measure]]:
@@ -179,6 +181,16 @@ def _scores(
     yield from _zero_shot(record, several)
     if "relative_loss" in run.layers and run.layers["relative_loss"].notna().any():
         yield LOSS, Score(float(run.layers["relative_loss"].mean()))
+    for dataset, entry in (record.get("kv_cache") or {}).items():
+        if entry.get("recovery") is not None:
+            title = f"recovery, {entry['kind']} cache of {entry['bits']:g} bits, {dataset}"
+            about = "perplexity without the quantized key-value cache over that with it"
+            both = (entry["recovery"], entry.get("full_precision_recovery"))
+            yield Measure(title, "accuracy", False, about, False), Score(*both)
+    speed = record.get("speed") or {}
+    if speed.get("quantized"):
+        both = [(speed.get(of) or {}).get("decode_tokens_per_second") for of in _MODELS]
+        yield DECODING, Score(*both)
     seconds = [float(value) for value in (record.get("seconds") or {}).values()]
     if seconds:
         yield SECONDS, Score(sum(seconds))

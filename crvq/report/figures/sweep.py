@@ -91,7 +91,7 @@ def sweep_figures(rows: Sequence[Row], measure: Measure) -> dict[str, go.Figure]
         figures[f"{measure.title} by setting"] = _dots(known, measure, logs)
     if values.shape[1] > 1:
         figures["parallel coordinates"] = _parallel(known, values, measure, outcome, logs)
-    parts = importance(values, np.log(outcome) if logs else outcome)
+    parts = importance(values, pd.Series(np.log(outcome)) if logs else outcome)
     if len(parts) > 1 and len(known) > 3 and (searched or _is_grid(values)):
         figures["what matters"] = _importance_bars(parts)
     return figures

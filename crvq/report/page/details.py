@@ -144,14 +144,19 @@ def _curves(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return fine-tuning's losses, one curve per stage and block (-1: the whole model)."""
     if table.empty or not {"stage", "block", "step", "train_loss"} <= set(table.columns):
         return []
-    table = table.assign(block=pd.to_numeric(table["block"], errors="coerce").fillna(-1))
+    table = table.assign(
+        block=pd.to_numeric(table["block"], errors="coerce").fillna(-1).astype(int)
+    )
     return [
         {
-            "name": f"{stage}" + (f", block {int(block)}" if block >= 0 else ""),
+            "name": f"{stage}" + (f", block {block}" if block >= 0 else ""),
             "step": [_rounded(value) for value in pd.to_numeric(rows["step"], errors="coerce")],
             "loss": [
                 _rounded(value) for value in pd.to_numeric(rows["train_loss"], errors="coerce")
             ],
         }
-        for (stage, block), rows in table.groupby(["stage", "block"], sort=False)
+        for (stage, block), rows in (
+            ((str(key[0]), int(str(key[1]))), rows)
+            for key, rows in table.groupby(["stage", "block"], sort=False)
+        )
     ]

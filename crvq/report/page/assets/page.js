@@ -121,12 +121,19 @@ function saveState(_, state) {
   history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(kept))}`);
 }
 
+/** Compare values so that runs without one come last either way. */
+const valuesBy = (sign) => (a, b) => {
+  const [first, second] = [a, b].map((value) => (value === null || value === "" ? null : Number(value)));
+  return first === null || second === null ? (first === null) - (second === null) : sign * (first - second);
+};
+
 function drawTable() {
+  Object.assign(dataTables.default.ext.type.order, { "value-asc": valuesBy(1), "value-desc": valuesBy(-1) });
   const columns = data.columns.map((column, number) => ({
     title: column.title,
     className: column.number ? "number" : "",
     visible: column.shown && !(innerWidth < 700 && ["experiment", "model", "seeds"].includes(column.title)),
-    type: column.number ? "num" : "html",
+    type: column.number ? "value" : "html",
     data: { _: `cells.${number}.1`, display: `cells.${number}.0`, sort: `cells.${number}.1`, filter: `cells.${number}.${column.number ? 0 : 1}` },
     orderSequence: ["asc", "desc", ""],
     createdCell: (cell, _, row) => { cell.title = row.cells[number][2] || cell.textContent; },
