@@ -12,7 +12,7 @@ help: ## show this list
 	@echo
 	@echo "  NAME is one of: $(patsubst experiments/%.yaml,%,$(wildcard experiments/*.yaml))"
 
-# Compiling every file of all packages takes pip longer than unpacking them; a quarter is ever imported.
+# pip would compile every file of all packages, on one core; a quarter of that is ever imported.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
