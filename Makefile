@@ -12,10 +12,13 @@ help: ## show this list
 	@echo
 	@echo "  NAME is one of: $(patsubst experiments/%.yaml,%,$(wildcard experiments/*.yaml))"
 
+# pip would compile every file of all packages, on one core; a quarter of that is ever imported.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch
+	$(PIP) --editable '.[dev]'
 	@touch $@
 
 .PHONY: setup
@@ -36,7 +39,7 @@ report: $(STAMP) ## one HTML page of all records, opened in a browser
 
 # The GPU kernels are tested in Triton's interpreter; on Linux with CUDA, torch brings Triton itself.
 $(VENV)/.triton: $(STAMP)
-	-$(BIN)/python -m pip install --quiet --constraint constraints.txt triton
+	-$(PIP) triton
 	@touch $@
 
 # One process of tests per core; the tests of a file share what they make, so they stay together.

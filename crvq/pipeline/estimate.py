@@ -14,6 +14,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from crvq.config import RunConfig
 from crvq.errors import ConfigError, SourceError
+from crvq.evaluation.perplexity import GPU_POSITIONS, POSITIONS
 from crvq.methods import LinearInput, LinearShape, Method
 from crvq.models.blocks import find_blocks
 from crvq.models.placement import Shapes, Wanted, free_bytes, peak_memory, shapes_of
@@ -27,6 +28,8 @@ from crvq.weights.bits import BitCount
 
 _LIBRARIES = 620 * 2**20
 """Resident memory of Python with torch, transformers and this package."""
+_BYTES_PER_TOKEN = 1200
+"""Of a tokenizer per token of its vocabulary: resident memory of Gemma's, SmolLM2's is less."""
 _PROBE_WIDTHS = (256, 1024)
 _PROBE_ROWS = 192
 _AROUND_PRODUCTS = 0.8
@@ -94,6 +97,8 @@ def estimate(config: RunConfig) -> Estimate:
     placement = wanted.resolve(total * dtype.itemsize, size.width, device)
     copies = 2 if config.finetune.block is not None else 1
     memory = {"libraries": _LIBRARIES, **peak_memory(size, placement, tokens, copies)}
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    memory |= _memory_of_vocabulary(config, vocabulary, memory, device)
     asked, used = config.method_params.model_dump(), method.params.model_dump()
     found = Estimate(
         model=config.model.name,
@@ -109,6 +114,30 @@ def estimate(config: RunConfig) -> Estimate:
     )
     found.seconds = _seconds(config, model, size, shapes, method, device)
     return found
+
+
+def _memory_of_vocabulary(
+    config: RunConfig, vocabulary: int, others: dict[str, int], device: torch.device
+) -> dict[str, int]:
+    """Return the bytes of what grows with the vocabulary.
+
+    Logits are computed when H and what the solver needs are gone: only what they take beyond
+    that adds to the peak.
+
+    Args:
+        config: of the run.
+        vocabulary: how many tokens the model knows.
+        others: bytes of the other parts.
+        device: where logits are computed.
+    """
+    positions = POSITIONS if device.type == "cpu" else GPU_POSITIONS
+    # Logits, a float32 copy, and cross entropy's logarithms of probabilities.
+    logits = 3 * 4 * positions * vocabulary if config.eval.perplexity else 0
+    freed = sum(others[part] for part in ("weights of a block", "Hessians", "solver"))
+    return {
+        "tokenizer": _BYTES_PER_TOKEN * vocabulary if device.type == "cpu" else 0,
+        "logits beyond the solver": max(0, logits - freed),
+    }
 
 
 def model_config(config: RunConfig) -> PretrainedConfig:

@@ -116,7 +116,8 @@ def another(model: type[BaseModel], name: str, value: Any) -> Any:
         case None:
             kinds = {str: "x", int: 7, float: 0.5, dict: {"x": {"y": 1}}}
             parts = [get_origin(part) or part for part in get_args(annotation)]
-            return next(kinds[part] for part in parts if part in kinds)
+            sections = [part() for part in parts if issubclass(part, BaseModel)]
+            return next(iter([*sections, *(kinds[part] for part in parts if part in kinds)]))
     raise AssertionError(f"no other value of {model.__name__}.{name}={value!r}")
 
 

@@ -91,3 +91,18 @@ def test_a_sweeps_table_names_its_jobs_and_writes_nothing(tiny_overrides, tmp_pa
     assert "λ=0.1" in shown
     assert "Nothing was run" in shown
     assert not (tmp_path / "results").exists()
+
+
+def test_what_grows_with_the_vocabulary_is_counted(compose_run):
+    """Three float32 values per logit of 128 positions, where they outweigh the solver's part."""
+    config = compose_run().model_copy(update={"model": compose_config_model(compose_run)})
+    vast = {**config.model.architecture, "vocab_size": 2_000_000, "num_hidden_layers": 2,
+            "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2,
+            "num_key_value_heads": 2}  # fmt: skip
+    memory = estimate(
+        config.model_copy(update={"model": config.model.model_copy(update={"architecture": vast})})
+    ).memory
+    freed = memory["solver"] + memory["Hessians"] + memory["weights of a block"]
+    assert memory["logits beyond the solver"] == 3 * 4 * 128 * 2_000_000 - freed
+    assert memory["tokenizer"] == 1200 * 2_000_000
+    assert estimate(compose_run("eval=none")).memory["logits beyond the solver"] == 0

@@ -50,7 +50,7 @@ import sys
 from pathlib import Path
 from crvq.config import TrackingConfig
 from crvq.tracking.mirror import Mirror
-tracking = TrackingConfig(mode="online", timeout_seconds=8)
+tracking = TrackingConfig(mode="online", timeout_seconds=30)
 Mirror(tracking, Path(sys.argv[1]), "r1", {}).finished({"status": "complete"})
 """
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "a" * 40}
