@@ -36,7 +36,7 @@ from crvq.methods.scalar_params import (
     SqueezeLlmParams,
 )
 from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
-from crvq.methods.vector_params import VptqParams
+from crvq.methods.vector_params import QtipParams, VptqParams
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ CATALOG = {
     "pt2_llm": CatalogEntry("crvq.methods.pt2_llm", Pt2LlmParams),
     "ptq161": CatalogEntry("crvq.methods.ptq161", Ptq161Params),
     "ptqtp": CatalogEntry("crvq.methods.ptqtp", PtqtpParams),
+    "qtip": CatalogEntry("crvq.methods.qtip", QtipParams),
     "ratio_opt": CatalogEntry("crvq.methods.ratio_opt", RatioOptParams),
     "rtn": CatalogEntry("crvq.methods.rtn", RtnParams),
     "squeezellm": CatalogEntry("crvq.methods.squeezellm", SqueezeLlmParams),

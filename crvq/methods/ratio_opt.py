@@ -33,8 +33,8 @@ class RatioOptMethod(LinearByLinear[RatioOptParams]):
 
     The paper's quadratic form also has products of two layers' errors inside a block; a method here
     does not see the block's output, so only its diagonal is used, with each layer's loss relative
-    to its output. It allots over the model, here each block has the same bits. High-impact weights are
-    rounded to nearest (the authors: AdaRound), so that one measurement takes no training.
+    to its output. It allots over the model; here each block has the same bits. High-impact weights
+    are rounded to nearest (the authors: AdaRound), so that one measurement takes no training.
 
     The mask is counted; the paper's 2.3 bits leave it out, as ``bits_as_published`` does. Budget
     rule: the largest ratio that it pays for, with 2, 3 or 4 bits for the others.
@@ -137,8 +137,8 @@ def choose_least(
     """Return one candidate per layer with little summed loss and a summed cost within a limit.
 
     Each multiplier makes every layer's choice by itself, which is optimal for the cost that it
-    comes to; the smallest multiplier within the limit is bisected. What is left then goes to the single
-    change that gains most, as long as one fits. The cheapest candidates must be within the limit.
+    comes to; the smallest multiplier within the limit is bisected. What is left then goes to the
+    single change that gains most, as long as one fits. The cheapest candidates must be within the limit.
     """
 
     def choice(price: float) -> list[int]:

@@ -126,6 +126,7 @@ _SPELLED = {
     "cerwu": "CERWU",
     "fairy2i": "Fairy2i",
     "gqsa": "GQSA",
+    "qtip": "QTIP",
     "nanoquant": "NanoQuant",
     "obc": "OBC",
     "onebit": "OneBit",

@@ -51,8 +51,8 @@ def round_at_rate(
 
     The part of the rate that is quadratic in the value, ``γ q²`` with ``γ = 1 / (2 ln 2 var w)``
     (a Gaussian's code length), is minimized exactly: it adds ``λ γ`` to H's diagonal and shrinks
-    the target to ``W H H'⁻¹``. The rest is charged symbol by symbol. (arXiv 2505.18758; the 2 belongs
-    to counting a squared error whole and not by half.)
+    the target to ``W H H'⁻¹``. The rest is charged symbol by symbol. (arXiv 2505.18758; the 2
+    belongs to counting a squared error whole and not by half.)
 
     Args:
         weight: ``(out, in)``.

@@ -93,6 +93,10 @@ def column_vq(weight):
     return [[int(code) for row in weight.codes for code in row]]
 
 
+def trellis(weight):
+    return [[int(code) for code in weight.codes.flatten()]]
+
+
 def two_sided(weight):
     return [[bool(one) for one in weight.signs.flatten()]]
 
@@ -129,6 +133,7 @@ SOURCES = {
     "gqsa": column_vq,
     "nanoquant": factors,
     "obc": uniform,
+    "qtip": trellis,
     "onebit": two_sided,
     "omniquant": uniform,
     "opq": masked_grids,
