@@ -138,7 +138,8 @@ def choose_least(
 
     Each multiplier makes every layer's choice by itself, which is optimal for the cost that it
     comes to; the smallest multiplier within the limit is bisected. What is left then goes to the
-    single change that gains most, as long as one fits. The cheapest candidates must be within the limit.
+    single change that gains most, as long as one fits. The cheapest candidates must be within
+    the limit.
     """
 
     def choice(price: float) -> list[int]:
