@@ -26,7 +26,15 @@ from crvq.methods.binary_params import (
     Ptq161Params,
 )
 from crvq.methods.crvq_params import CrvqParams
-from crvq.methods.scalar_params import GqsaParams, ObcParams, OmniquantParams, SqueezeLlmParams
+from crvq.methods.scalar_params import (
+    CerwuParams,
+    GqsaParams,
+    ObcParams,
+    OmniquantParams,
+    OpqParams,
+    RatioOptParams,
+    SqueezeLlmParams,
+)
 from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
 from crvq.methods.vector_params import QtipParams, VptqParams
 
@@ -50,6 +58,7 @@ CATALOG = {
     "aqlm": CatalogEntry("crvq.methods.aqlm", AqlmParams),
     "arb_llm": CatalogEntry("crvq.methods.arb_llm", ArbLlmParams),
     "billm": CatalogEntry("crvq.methods.billm", BillmParams),
+    "cerwu": CatalogEntry("crvq.methods.cerwu", CerwuParams),
     "crvq": CatalogEntry("crvq.methods.crvq", CrvqParams),
     "fairy2i": CatalogEntry("crvq.methods.fairy2i", Fairy2iParams),
     "full_precision": CatalogEntry(
@@ -62,11 +71,13 @@ CATALOG = {
     "obc": CatalogEntry("crvq.methods.obc", ObcParams),
     "omniquant": CatalogEntry("crvq.methods.omniquant", OmniquantParams),
     "onebit": CatalogEntry("crvq.methods.onebit", OneBitParams),
+    "opq": CatalogEntry("crvq.methods.opq", OpqParams),
     "pb_llm": CatalogEntry("crvq.methods.pb_llm", PbLlmParams),
     "pt2_llm": CatalogEntry("crvq.methods.pt2_llm", Pt2LlmParams),
     "ptq161": CatalogEntry("crvq.methods.ptq161", Ptq161Params),
     "ptqtp": CatalogEntry("crvq.methods.ptqtp", PtqtpParams),
     "qtip": CatalogEntry("crvq.methods.qtip", QtipParams),
+    "ratio_opt": CatalogEntry("crvq.methods.ratio_opt", RatioOptParams),
     "rtn": CatalogEntry("crvq.methods.rtn", RtnParams),
     "squeezellm": CatalogEntry("crvq.methods.squeezellm", SqueezeLlmParams),
     "vptq": CatalogEntry("crvq.methods.vptq", VptqParams),

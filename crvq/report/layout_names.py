@@ -123,6 +123,7 @@ PRESETS: dict[str, _Params] = {
 _SPELLED = {
     "arb_llm": "ARB-LLM_RC",
     "billm": "BiLLM",
+    "cerwu": "CERWU",
     "fairy2i": "Fairy2i",
     "gqsa": "GQSA",
     "qtip": "QTIP",
@@ -130,9 +131,11 @@ _SPELLED = {
     "obc": "OBC",
     "onebit": "OneBit",
     "omniquant": "OmniQuant LWC",
+    "opq": "OPQ",
     "pb_llm": "PB-LLM",
     "ptq161": "PTQ1.61",
     "pt2_llm": "PT2-LLM",
+    "ratio_opt": "Layer-wise ratio",
     "squeezellm": "SqueezeLLM",
 }
 _LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[_Params], str]]] = {

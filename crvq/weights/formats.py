@@ -13,6 +13,8 @@ from crvq.weights import (  # noqa: F401
     column_binary,
     column_vq,
     complex_phases,
+    entropy_coded,
+    masked_grids,
     partial_binary,
     patch_vq,
     rotated,

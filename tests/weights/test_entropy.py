@@ -109,6 +109,12 @@ def column_binary(weight):
     return [[int(one) for one in part.flatten()] for part in (weight.signs, weight.codes)]
 
 
+def masked_grids(weight):
+    others = weight.codes[~weight.mask] if weight.other_bits else weight.codes[:0]
+    parts = (weight.mask.flatten(), weight.codes[weight.mask], others)
+    return [[int(one) for one in part] for part in parts]
+
+
 def phases(weight):
     return [[int(code) for code in stage.flatten()] for stage in weight.codes]
 
@@ -122,6 +128,7 @@ SOURCES = {
     "billm": split_binary,
     "pb_llm": partial_binary,
     "vptq": column_vq,
+    "cerwu": uniform,
     "fairy2i": phases,
     "gqsa": column_vq,
     "nanoquant": factors,
@@ -129,6 +136,8 @@ SOURCES = {
     "qtip": trellis,
     "onebit": two_sided,
     "omniquant": uniform,
+    "opq": masked_grids,
+    "ratio_opt": masked_grids,
     "squeezellm": column_vq,
     "arb_llm": row_column,
     "ptq161": column_binary,
@@ -141,6 +150,7 @@ QUICK = {
     "gptvq": {"codebook_bits": 3, "weights_per_codebook": 128, "columns": 16},
     "billm": {"block_size": 16},
     "arb_llm": {"block_size": 16},
+    "cerwu": {"rate": 4.0, "passes": 3},
     "nanoquant": {"bits": 2.0, "iterations": 5},
     "omniquant": {"steps": 2},
     "vptq": {"codebook_bits": 3},
