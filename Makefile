@@ -34,6 +34,10 @@ experiment: $(STAMP) ## NAME=critical_ratio: run the sweep of experiments/NAME.y
 report: $(STAMP) ## one HTML page of all records, opened in a browser
 	$(BIN)/python -m crvq.report results --open
 
+.PHONY: notebooks
+notebooks: $(STAMP) ## run the notebooks on the shipped records and store their pictures (needs Chrome)
+	$(BIN)/python -m crvq.report.notebook notebooks/*.ipynb
+
 # Tests run in so many processes at once; WORKERS=0 runs them in one.
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() or 1))")
 

@@ -42,7 +42,7 @@ def layout_name(row: dict[Any, Any], *, ratio: bool = True) -> str:
         for key, value in settings.items()
         if key.startswith(_PARAMS)
     }
-    chosen = {key: value for key, value in used.items() if key in params and key != RATIO}
+    chosen = {key: value for key, value in used.items() if key != RATIO}
     return layout_notation(str(row["method"]), params | chosen, ratio=ratio)
 
 

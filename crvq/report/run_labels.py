@@ -105,8 +105,8 @@ def _base_names(records: Sequence[Record]) -> list[str]:
 def _used_params(record: Record) -> dict[str, Any]:
     """Return the parameters that a budget chose, where one did; λ as it was asked."""
     params = dict((record.get("config") or {}).get("method_params") or {})
-    used = {key: used for key, (_, used) in effective_values(record).items() if key != RATIO}
-    return params | used
+    used = record.get("effective") or {}
+    return params | {key: value for key, value in used.items() if key != RATIO}
 
 
 def _differences(records: Sequence[Record], asked: bool) -> list[list[str]]:
@@ -151,9 +151,7 @@ def _with_stages(records: Sequence[Record]) -> list[Record]:
         if any(flats):
             config[_FINETUNE] = stage
         config |= {f"{_FINETUNE}.{key}": flat[key] for key in free if key in flat}
-    return [
-        {**record, "config": config} for record, config in zip(records, configs, strict=True)
-    ]
+    return [{**record, "config": config} for record, config in zip(records, configs, strict=True)]
 
 
 def _fewest(keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:

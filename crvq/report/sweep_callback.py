@@ -99,9 +99,7 @@ class SweepTable(Callback):
             remove_sweep(sweep_dir, self._made)
 
 
-def announce_record(
-    folder: Path, reused: bool | None = None, name: str | None = None
-) -> None:
+def announce_record(folder: Path, reused: bool | None = None, name: str | None = None) -> None:
     """Enter where this job's record lies in the sweep's index; does nothing outside a multirun.
 
     Call it as soon as the run's id is known, so that a job that is killed is in the table too, and

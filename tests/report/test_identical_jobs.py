@@ -29,7 +29,9 @@ def test_without_an_explanation(make_record):
         for n in (1, 2, 3)
     ]
     (sentence,) = identical_jobs(records)
-    assert sentence.startswith("CRVQ · λ=0.02 → 0.0139 codebooks=1, CRVQ · λ=0.02 → 0.0139 codebooks=2 ")
+    assert sentence.startswith(
+        "CRVQ · λ=0.02 → 0.0139 codebooks=1, CRVQ · λ=0.02 → 0.0139 codebooks=2 "
+    )
     assert "comes to" not in sentence
 
 
