@@ -38,20 +38,19 @@ report: $(STAMP) ## one HTML page of all records, opened in a browser
 notebooks: $(STAMP) ## run the notebooks on the shipped records and store their pictures (needs Chrome)
 	$(BIN)/python -m crvq.report.notebook notebooks/*.ipynb
 
-# Tests run in so many processes at once; WORKERS=0 runs them in one.
-WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() or 1))")
-
 # The GPU kernels are tested in Triton's interpreter; on Linux with CUDA, torch brings Triton itself.
 $(VENV)/.triton: $(STAMP)
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt triton
 	@touch $@
 
+# One process of tests per core; the tests of a file share what they make, so they stay together.
+WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile
 .PHONY: test
 test: $(STAMP) $(VENV)/.triton ## the tests, linter and types that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(WORKERS)
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## tests on the real SmolLM2-135M (downloads it once; minutes)

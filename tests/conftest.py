@@ -1,6 +1,9 @@
 """A tiny model, local text and composed configurations, for tests that run the whole program."""
 
+import os
 import random
+import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
+from omegaconf import OmegaConf
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -19,7 +23,14 @@ from crvq.cli.typed_config import typed_config
 settings.register_profile("crvq", deadline=None)
 settings.load_profile("crvq")
 
+# Runs wait for the disk with each file; files of tests may lie in memory, where that is a matter
+# of microseconds. A container's /dev/shm of 64 MiB is too small.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
 ROOT = Path(__file__).parents[1]
+HERE = "/the-folder-of-this-test"
 WORDS = 96
 FAST_METHOD = (
     "crvq.codebook_bits=4",
@@ -99,14 +110,34 @@ def tiny_overrides(tiny_folder, tiny_texts, tmp_path):
     ]
 
 
+@cache
+def composed_once(overrides):
+    """Compose ``conf/`` with overrides; a tenth of a second, so tests of one kind share it."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def in_folder(value, folder):
+    """A composed value with the placeholder of a test's folder filled in."""
+    if isinstance(value, str):
+        return value.replace(HERE, folder)
+    if isinstance(value, dict):
+        return {key: in_folder(one, folder) for key, one in value.items()}
+    return [in_folder(one, folder) for one in value] if isinstance(value, list) else value
+
+
 @pytest.fixture
-def compose_config():
+def compose_config(tmp_path):
     """Compose ``conf/`` with overrides, as Hydra does for ``python run.py``."""
+    folder = str(tmp_path)
 
     def composed(*overrides):
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose("config", overrides=list(overrides))
+        found = composed_once(tuple(str(one).replace(folder, HERE) for one in overrides))
+        values = in_folder(OmegaConf.to_container(found, resolve=False), folder)
+        config = OmegaConf.create(values)
+        OmegaConf.set_struct(config, True)
+        return config
 
     return composed
 

@@ -215,6 +215,16 @@ class BlockStore:
         return self._shared
 
     @property
+    def plan(self) -> dict[str, Any] | None:
+        """What the method decided before the first block; None until it has."""
+        return self._manifest.plan
+
+    def save_plan(self, plan: dict[str, Any]) -> None:
+        """Store what the method decided."""
+        self._manifest.plan = plan
+        self._manifest.write(self.folder)
+
+    @property
     def training(self) -> dict[str, Any] | None:
         """Summary and curve of fine-tuning the whole model; None until all of it is stored.
 

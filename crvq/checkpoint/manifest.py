@@ -73,6 +73,8 @@ class Manifest(BaseModel):
     """What the blocks were made from; a run resumes only if the fingerprints match."""
     shared: StoredFile | None = None
     """Codebooks that serve the whole model."""
+    plan: PlainValues | None = None
+    """What the method decided before the first block: how it divided the bits."""
     outer: StoredFile | None = None
     """Trained norms and biases that belong to no block."""
     training: PlainValues | None = None

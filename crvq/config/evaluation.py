@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from crvq.config.strict import StrictModel
 from crvq.config.text import TextConfig
@@ -110,12 +110,25 @@ class EvalConfig(StrictModel):
         None, description="greedy continuations of prompts; null: none"
     )
     zero_shot: ZeroShotConfig | None = Field(None, description="lm-eval's tasks; null: none")
+    kv_cache: Annotated[
+        Literal["rotatekv2"] | None,
+        BeforeValidator(lambda value: None if value == "none" else value),
+    ] = Field(
+        None,
+        description="measure each perplexity again with keys and values in 2 bits; none: do not",
+    )
     speed: SpeedConfig | None = Field(
         None, description="tokens per second and bytes of the linear layers; null: not measured"
     )
 
     @model_validator(mode="after")
-    def _agreement_has_text(self) -> Self:
+    def _text_is_there(self) -> Self:
+        if self.kv_cache is not None and not self.perplexity:
+            raise ValueError(
+                f"kv_cache={self.kv_cache} needs text: it measures each of eval.perplexity again, "
+                "and there is none; choose eval=quick or another with text, or set "
+                "eval.kv_cache=none"
+            )
         if self.agreement is None:
             return self
         known = list(self.perplexity)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crvq.config.calibration import CalibrationConfig
 from crvq.config.strict import Neutral, NeutralAt, StrictModel
@@ -67,6 +67,21 @@ class CodesConfig(StrictModel):
     )
 
 
+class ZerothOrderConfig(StrictModel):
+    """Two forward passes instead of a backward one (ZeroQAT, arXiv 2509.00031)."""
+
+    distance: float = Field(
+        1e-2,
+        gt=0,
+        le=1,
+        description="how far along a random direction losses are taken, to both sides; as the "
+        "learning rate, a part of each tensor's root mean square where relative_rate is set",
+    )
+    directions: int = Field(
+        1, ge=1, le=1024, description="whose estimates a step takes the mean of"
+    )
+
+
 class TrainingConfig(StrictModel):
     """What both stages of fine-tuning have in common: Adam and when it stops."""
 
@@ -92,6 +107,20 @@ class TrainingConfig(StrictModel):
     codes: Annotated[CodesConfig | None, NeutralAt(None)] = Field(
         None, description="change codes too (PV-Tuning); null: codes stay"
     )
+    zeroth_order: Annotated[ZerothOrderConfig | None, NeutralAt(None)] = Field(
+        None,
+        description="plain gradient descent (no Adam) along differences of two forward passes, at "
+        "the memory of inference; null: backward passes",
+    )
+
+    @model_validator(mode="after")
+    def _codes_need_gradients(self) -> Self:
+        if self.codes is not None and self.zeroth_order is not None:
+            raise ValueError(
+                "codes and zeroth_order are both set: codes change by dense gradients, which no "
+                "backward pass leaves here; set codes=null or zeroth_order=null"
+            )
+        return self
 
 
 class BlockConfig(TrainingConfig):
@@ -103,16 +132,27 @@ class BlockConfig(TrainingConfig):
         description="windows, validation included, at least calibration.samples; null: all of "
         "finetune.samples",
     )
-    loss: Literal["mse", "token_relative"] = Field(
+    loss: Literal["mse", "token_relative", "channel_moments"] = Field(
         "token_relative",
         description="mse: squared error over all tokens, in which a few huge activations rule; "
-        "token_relative: each token's by its own energy, which is what the next norm sees",
+        "token_relative: each token's by its own energy, which is what the next norm sees; "
+        "channel_moments: distance of each channel's mean and variance (norm tweaking)",
     )
     targets: Literal["block", "model"] = Field(
         "block",
         description="block: the full-precision block's outputs for the quantized prefix's inputs "
         "(the authors); model: the full-precision model's own outputs of that block",
     )
+
+    @model_validator(mode="after")
+    def _newton_has_a_hessian(self) -> Self:
+        newton = self.codes is not None and self.codes.rule == "newton"
+        if self.loss == "channel_moments" and newton:
+            raise ValueError(
+                "loss=channel_moments with codes.rule=newton: its hessian is not that of a squared "
+                "error; set loss=mse or token_relative, or codes.rule=straight_through"
+            )
+        return self
 
 
 class EndToEndConfig(TrainingConfig):

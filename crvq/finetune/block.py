@@ -16,7 +16,7 @@ from crvq.finetune.training import Loss, Training
 from crvq.team import team
 from crvq.weights.quantized import QuantizedWeight
 
-BlockLoss = Literal["mse", "token_relative"]
+BlockLoss = Literal["mse", "token_relative", "channel_moments"]
 
 
 def block_loss(name: BlockLoss, outputs: Tensor, targets: Tensor, energy: float) -> Tensor:
@@ -25,19 +25,31 @@ def block_loss(name: BlockLoss, outputs: Tensor, targets: Tensor, energy: float)
     ``mse`` is the mean squared error (the authors' choice), divided by a constant. A few tokens
     whose activations are a thousand times larger than others' (attention sinks) rule it.
     ``token_relative`` is the mean over tokens of ``‖y - t‖² / ‖t‖²``: the next block's norm
-    divides each token by its size, and so does this.
+    divides each token by its size, and so does this. ``channel_moments`` is norm tweaking's (arXiv
+    2309.02784, equation 2): over channels, the sum of the distances of mean and variance (over the
+    batch's tokens), divided by what it is for zeros.
 
     Args:
-        name: which of the two.
+        name: which of them.
         outputs: y, ``(..., hidden)``.
         targets: t, as ``outputs``.
         energy: mean of t² over all tokens, for ``mse``.
     """
+    if name == "channel_moments":
+        found, wanted = _moments(outputs), _moments(targets)
+        distance = (found - wanted).abs().sum()
+        return distance / wanted.abs().sum().clamp_min(1e-30)
     error = (outputs.float() - targets.float()).square()
     if name == "mse":
         return error.mean() / max(energy, 1e-30)
     own = targets.float().square().sum(-1).clamp_min(1e-30)
     return (error.sum(-1) / own).mean()
+
+
+def _moments(values: Tensor) -> Tensor:
+    """Return each channel's mean and variance over tokens, ``(2, hidden)``."""
+    rows = values.float().flatten(0, -2)
+    return torch.stack([rows.mean(0), rows.var(0, correction=0)])
 
 
 def block_probe(
@@ -135,7 +147,9 @@ def finetune_block(
     energy = _energy(batches)
     an_epoch = -(-batches.train // passes)
     steps = an_epoch * stage.epochs
-    training = Training(free, stage, steps, an_epoch, an_epoch, "block", index, divided=True)
+    training = Training(
+        free, stage, steps, an_epoch, an_epoch, "block", index, divided=True, seed=seed
+    )
 
     def loss_of(batch: int) -> Tensor:
         return block_loss(stage.loss, batches.run(batch), batches.targets[batch], energy)

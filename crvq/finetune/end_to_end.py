@@ -180,7 +180,14 @@ def distill(
     an_epoch = -(-task.train // config.batch_size)
     workers = team() if task.together else Team()
     training = Training(
-        free, config, steps, config.validate_every, an_epoch, "end_to_end", divided=task.together
+        free,
+        config,
+        steps,
+        config.validate_every,
+        an_epoch,
+        "end_to_end",
+        divided=task.together,
+        seed=task.seed,
     )
     resumption = load_training(path, training, free, identity)
     if resumption.message is not None:

@@ -15,6 +15,7 @@ from crvq.config.finetune import TrainingConfig
 from crvq.finetune.code_steps import CodeSteps
 from crvq.finetune.curve import CurvePoint, TrainingSummary
 from crvq.finetune.free_values import FreeValues, Snapshot
+from crvq.finetune.zeroth_order import ZerothOrder
 from crvq.team import team
 from crvq.vq.storage import StorageRangeError
 
@@ -75,6 +76,7 @@ class Training:
         stage: for the curve.
         block: for the curve.
         divided: the parts of a step are divided among the processes of a team.
+        seed: of the directions of zeroth-order steps.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Training:
         stage: str,
         block: int | None = None,
         divided: bool = False,
+        seed: int = 0,
     ) -> None:
         self.state = TrainingState()
         self._divided = divided
@@ -98,7 +101,15 @@ class Training:
         rates = {"codebooks": 1.0, "scales": config.scale_rate, "norms": config.norm_rate}
         self._rates = [rate for kind, rate in rates.items() if self._of(kind)]
         groups = [{"params": self._of(kind)} for kind in rates if self._of(kind)]
-        self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, betas=config.betas)
+        self.optimizer: torch.optim.Optimizer
+        self._zeroth_order: ZerothOrder | None = None
+        if config.zeroth_order is None:
+            self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, betas=config.betas)
+        else:
+            # Adam divides by each value's own noise, which is all that one direction tells of it.
+            self.optimizer = torch.optim.SGD(groups, lr=config.learning_rate)
+            add_up = team().total if divided else list[float]
+            self._zeroth_order = ZerothOrder(free, config.zeroth_order, seed, add_up)
 
     def _of(self, kind: str) -> list[Tensor]:
         return [leaf.free for leaf in self._free.leaves.values() if leaf.kind == kind]
@@ -150,6 +161,9 @@ class Training:
         free, state = self._free, self.state
         free.write(free.values())
         self.optimizer.zero_grad(set_to_none=True)
+        if self._zeroth_order is not None:
+            self._finish(self._zeroth_order.estimate(state.step, losses), 1, losses, probe)
+            return
         total, count = 0.0, 0
         with free.gradients():
             for part in losses(state.step):
@@ -161,6 +175,24 @@ class Training:
                     break
                 loss.backward()
         total, count = self._add_up(total, count)
+        self._finish(total, count, losses, probe)
+
+    def _finish(
+        self,
+        total: float,
+        count: int,
+        losses: Callable[[int], Iterable[Loss]],
+        probe: Callable[[int], Tensor] | None,
+    ) -> None:
+        """Move values along the gradients that a step's parts have left.
+
+        Args:
+            total: of the parts' losses.
+            count: of the parts.
+            losses: of the step.
+            probe: see `run`.
+        """
+        free, state = self._free, self.state
         gradients = [leaf.free.grad for leaf in free.leaves.values() if leaf.free.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         # Skipped as a whole: what sound parts of the step left in the gradients goes too.

@@ -22,7 +22,7 @@ from crvq.methods.binary_params import ArbLlmParams, Fairy2iParams, NanoQuantPar
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.scalar_params import GqsaParams, ObcParams, OmniquantParams, SqueezeLlmParams
 from crvq.methods.ternary_params import Pt2LlmParams, PtqtpParams
-from crvq.methods.vector_params import VptqParams
+from crvq.methods.vector_params import QtipParams, VptqParams
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ CATALOG = {
     "pb_llm": CatalogEntry("crvq.methods.pb_llm", PbLlmParams),
     "pt2_llm": CatalogEntry("crvq.methods.pt2_llm", Pt2LlmParams),
     "ptqtp": CatalogEntry("crvq.methods.ptqtp", PtqtpParams),
+    "qtip": CatalogEntry("crvq.methods.qtip", QtipParams),
     "rtn": CatalogEntry("crvq.methods.rtn", RtnParams),
     "squeezellm": CatalogEntry("crvq.methods.squeezellm", SqueezeLlmParams),
     "vptq": CatalogEntry("crvq.methods.vptq", VptqParams),

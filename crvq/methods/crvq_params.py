@@ -42,6 +42,39 @@ class CrvqParams(AdditiveParams):
         4, ge=1, description="codebook_scope=model: blocks that codebooks are fitted on"
     )
 
+    allocation: Annotated[Literal["fixed", "model"], NeutralAt("fixed")] = Field(
+        "fixed",
+        description="fixed: codes of codebook_bits everywhere; model: each linear's own width, "
+        "chosen by measured loss for the model's total of bits (budget.bits, or as many as fixed "
+        "codes would take)",
+    )
+    allocation_widths: Annotated[tuple[int, int], NeutralAt((6, 12))] = Field(
+        (6, 12), description="allocation=model: the narrowest and the widest codes"
+    )
+    allocation_blocks: Annotated[int, NeutralAt(4)] = Field(
+        4, ge=1, description="allocation=model: blocks that losses are measured on"
+    )
+    allocation_rows: Annotated[int, NeutralAt(4)] = Field(
+        4, ge=1, description="allocation=model: every so many rows of their linears are"
+    )
+    allocation_bits: Annotated[float | None, NeutralAt(None)] = Field(
+        None, gt=0, description="allocation=model: bits per weight in all; budget.bits sets it"
+    )
+
+    @model_validator(mode="after")
+    def _widths_can_be_divided(self) -> Self:
+        low, high = self.allocation_widths
+        if not 1 <= low < high <= 16:
+            raise ValueError(
+                f"allocation_widths=[{low},{high}]: give the narrowest and the widest, from 1 to 16"
+            )
+        if self.allocation == "model" and self.codebook_scope != "block":
+            raise ValueError(
+                "allocation=model divides bits among linears that share codebooks; set "
+                f"codebook_scope=block (it is {self.codebook_scope})"
+            )
+        return self
+
     @model_validator(mode="after")
     def _codebooks_to_start_from(self) -> Self:
         if self.warm_start and self.codebook_scope != "linear":

@@ -120,6 +120,13 @@ class Method(ABC, Generic[P]):
     def restore_shared(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `shared_tensors` returned."""
 
+    def plan(self) -> dict[str, Any]:
+        """Return what `prepare` decided, as JSON can hold it; stored like `shared_tensors`."""
+        return {}
+
+    def restore_plan(self, plan: Mapping[str, Any]) -> None:
+        """Take back what `plan` returned."""
+
     def on_block_stored(self, weights: Mapping[str, QuantizedWeight]) -> None:
         """Look at a stored block's weights, by kind, before the next block is quantized.
 

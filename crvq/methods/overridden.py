@@ -101,7 +101,7 @@ class OverriddenMethod(Method[Any]):
             groups.setdefault(key, []).append(linear)
         for number, (key, group) in enumerate(groups.items()):
             for done in self._methods[key].quantize_block(block, group):
-                yield replace(done, weight=_own_set(done.weight, number)) if number else done
+                yield replace(done, weight=own_set(done.weight, number)) if number else done
 
     @property
     def divides_blocks(self) -> bool:
@@ -122,7 +122,7 @@ class OverriddenMethod(Method[Any]):
         return self._base.effective(shapes)
 
 
-def _own_set(weight: QuantizedWeight, number: int) -> QuantizedWeight:
+def own_set(weight: QuantizedWeight, number: int) -> QuantizedWeight:
     """Return a weight whose codebooks, if it shares them, are of a set of its own group."""
     shared: Any = weight
     name = getattr(weight, "codebook_set", None)

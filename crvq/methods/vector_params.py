@@ -47,3 +47,21 @@ class VptqParams(StrictModel):
                 "residual_bits=0 or a larger vector_size"
             )
         return self
+
+
+class QtipParams(StrictModel):
+    """The ``qtip`` group of the configuration (arXiv 2406.11235)."""
+
+    bits: int = Field(2, ge=1, le=4, description="k: of a weight's code")
+    state_bits: int = Field(
+        12,
+        ge=6,
+        le=16,
+        description="L: bits that a weight depends on; time grows with 2^L (the paper: 16)",
+    )
+    code: Literal["1mad", "3inst"] = Field(
+        "3inst", description="how a weight is computed from its state"
+    )
+    damping: float = Field(
+        0.01, ge=0, le=1, description="of H's inverse, relative to H's mean diagonal"
+    )

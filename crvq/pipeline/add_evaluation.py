@@ -99,7 +99,8 @@ def add_evaluation(folder: Path, asked: RunConfig) -> bool:
         return False
     config = recorded_config(load_record(folder))
     begun = time.perf_counter()
-    texts = todo.model_copy(update={"perplexity": _texts_needed(todo, asked.eval)})
+    needed = _texts_needed(todo, config.eval, asked.eval)
+    texts = todo.model_copy(update={"perplexity": needed})
     context = prepare(config.model_copy(update={"eval": texts}), asked)
     evaluation = Evaluation(todo, context)
     record = RunRecord.reopen(folder)
@@ -159,13 +160,18 @@ def _store(record: RunRecord, weights: str) -> BlockStore:
     return store
 
 
-def _texts_needed(todo: EvalConfig, asked: EvalConfig) -> dict[str, PerplexityConfig]:
-    """Datasets to read: those to measure, and that of an agreement whose perplexity is known."""
+def _texts_needed(
+    todo: EvalConfig, done: EvalConfig, asked: EvalConfig
+) -> dict[str, PerplexityConfig]:
+    """Datasets to read: those to measure, and those whose perplexity alone is known."""
     needed = dict(todo.perplexity)
     if todo.agreement is not None and todo.agreement.dataset not in needed:
         assert todo.agreement.dataset is not None
         assert asked.agreement_dataset is not None
         needed[todo.agreement.dataset] = asked.perplexity[asked.agreement_dataset]
+    if todo.kv_cache is not None:
+        for name, dataset in asked.perplexity.items():
+            needed.setdefault(_own_name(name, dataset, done.perplexity), dataset)
     return needed
 
 
@@ -214,6 +220,12 @@ def missing_evaluation(
         or getattr(record.perplexity.get(names[name]), which, None) is None
     }
     missing["zero_shot"] = _tasks_missing(done.zero_shot, wanted.zero_shot, again)
+    if wanted.kv_cache is not None and not again:
+        entries = [record.kv_cache.get(name) for name in names.values()]
+        if all(one and one.kind == wanted.kv_cache and getattr(one, which) for one in entries):
+            missing["kv_cache"] = None
+        else:
+            missing["kv_cache"] = wanted.kv_cache
     missing["agreement"] = None
     if quantizes and wanted.agreement is not None and wanted.agreement_dataset is not None:
         dataset, most = names[wanted.agreement_dataset], wanted.agreement.max_windows

@@ -175,10 +175,11 @@ class BlockwiseQuantizer:
         kinds: dict[str, int] = {}
         for kind, out_features, in_features in linear_shapes(self._blocks, self._skip):
             kinds[kind] = kinds.get(kind, 0) + out_features * in_features
-        stored = self._store.load_shared()
-        if stored is not None:
+        stored, plan = self._store.load_shared(), self._store.plan
+        if stored is not None or plan is not None:
             self._method.prepare([], kinds)
-            self._method.restore_shared(stored)
+            self._method.restore_shared(stored or {})
+            self._method.restore_plan(plan or {})
             return
         first = self._stream.hidden
         self._stream.hidden = first.filled(first)
@@ -195,7 +196,10 @@ class BlockwiseQuantizer:
             self._listener.stage_advanced("prepare", f"block {index}")
         self._stream.hidden = first
         self._method.prepare(shown, kinds)
-        self._store.save_shared(self._method.shared_tensors())
+        if shared := self._method.shared_tensors():
+            self._store.save_shared(shared)
+        if plan := self._method.plan():
+            self._store.save_plan(plan)
         self._listener.stage_finished("prepare", time.perf_counter() - started)
 
     def _restore(self, index: int) -> list[LayerRow]:

@@ -24,7 +24,9 @@ from crvq.data.tokens import tokenize
 from crvq.data.windows import calibration_windows, check_context
 from crvq.errors import ConfigError, CrvqError
 from crvq.methods import LinearShape, Method, create_method
+from crvq.methods.allocated import AllocatedMethod
 from crvq.methods.budget import BudgetError
+from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.overridden import OverriddenMethod, check_patterns
 from crvq.methods.registry import method_quantizes
 from crvq.methods.rotated import RotatedMethod
@@ -140,8 +142,17 @@ def _documents(config: TextConfig, cache: Path, loaded: LoadedModel, key: str) -
 
 def run_method(config: RunConfig, params: StrictModel) -> Method:
     """Return the run's method with some parameters, in a rotated basis where that is asked for."""
+    allocated = isinstance(params, CrvqParams) and params.allocation == "model"
+    if config.overrides and allocated:
+        raise ConfigError(
+            "crvq.allocation=model chooses each linear's codes, and overrides do so too; set one "
+            "of them"
+        )
     if config.overrides:
         method: Method = OverriddenMethod(config.method, params, config.overrides, config.seed)
+    elif allocated:
+        assert isinstance(params, CrvqParams)
+        method = AllocatedMethod(params, config.seed)
     else:
         method = create_method(config.method, params, config.seed)
     if not config.rotation.asked or not method.quantizes:

@@ -21,6 +21,7 @@ from crvq.models.load import context_limit
 from crvq.models.precision import measuring_precision
 from crvq.pipeline.context import EvaluationText, RunContext
 from crvq.pipeline.fingerprint import tensor_digest
+from crvq.pipeline.kv_cache import KvCacheMeasure
 from crvq.pipeline.speed import SpeedMeasure
 from crvq.pipeline.zero_shot import ZeroShotMeasure
 from crvq.team import team
@@ -294,6 +295,8 @@ def _measures(config: EvalConfig, context: RunContext) -> list[Measure]:
         ConfigError: one that cannot be made on this model.
     """
     chosen: list[Measure] = [PerplexityMeasure(context, config.perplexity)]
+    if config.kv_cache is not None:
+        chosen.append(KvCacheMeasure(context, config.kv_cache))
     if team().rank:
         return chosen  # what windows do not divide is process 0's
     if config.agreement is not None and config.agreement_dataset is not None:

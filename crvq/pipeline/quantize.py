@@ -82,8 +82,8 @@ def quantize(context: RunContext) -> BlockStore:
         context.residence,
     )
     quantizer = BlockwiseQuantizer(name, blocks, stream, context.method, store, context)
-    results.set_effective(**{**context.fitted, **context.method.effective(context.shapes)})
     quantizer.prepare()
+    results.set_effective(**{**context.fitted, **context.method.effective(context.shapes)})
     results.add_seconds("calibrate", time.perf_counter() - begun)
     try:
         with memory_advice(config, "block", context.device):

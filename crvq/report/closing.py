@@ -11,6 +11,7 @@ from crvq.report.agreement_table import agreement_table
 from crvq.report.closing_table import closing_table
 from crvq.report.generation_table import generation_table
 from crvq.report.identical_jobs import identical_jobs
+from crvq.report.kv_cache_table import kv_cache_table
 from crvq.report.records import REFERENCE
 from crvq.report.run_labels import Record
 from crvq.report.speed_table import speed_table
@@ -34,7 +35,8 @@ def print_closing(
     zero_shot = zero_shot_table(records)
     if zero_shot is not None:
         console.print(zero_shot)
-    for further in (agreement_table(records), speed_table(records), generation_table(records)):
+    tables = (agreement_table, kv_cache_table, speed_table, generation_table)
+    for further in (table(records) for table in tables):
         if further is not None:
             console.print(further)
     lines = identical_jobs(records)

@@ -90,7 +90,7 @@ def layout_notation(method: str, params: Params, *, ratio: bool = True) -> str:
 
 @cache
 def preset_layouts(method: str) -> dict[str, dict[str, Any]]:
-    """Return the layouts of a method that have a name, by that name, as ``conf/method`` has them."""
+    """Return the layouts of a method that have a name, by that name; of ``conf/method``."""
     if method != "crvq":
         return {}
     presets = {name: method_preset(file)[1] for file, name in _PRESETS.items()}

@@ -69,7 +69,7 @@ class PaperTable:
         ]
 
     def sections(self) -> dict[int, str]:
-        """Return where sections begin, by row, with the text of a row of their own if they have one.
+        """Return by row where sections begin, with the text of a row of their own, if any.
 
         One section that is all of the table needs no row.
         """

@@ -134,7 +134,7 @@ def _differences(records: Sequence[Record], asked: bool) -> list[list[str]]:
 
 
 def _with_stages(records: Sequence[Record]) -> list[Record]:
-    """Replace the keys of fine-tuning by the stages that it has, where all keys follow from them."""
+    """Replace the keys of fine-tuning by its stages, where all keys follow from them."""
     configs = [dict(record.get("config") or {}) for record in records]
     tuning = [config.get(_FINETUNE) for config in configs]
     stages = [finetune_stage(flatten({"config": {_FINETUNE: one}})) for one in tuning]

@@ -55,7 +55,16 @@ class MirroredRun(Protocol):
 
 _log = logging.getLogger(__name__)
 
-_SUMMARY = ("perplexity", "agreement", "zero_shot", "bits", "seconds", "effective", "finetune")
+_SUMMARY = (
+    "perplexity",
+    "agreement",
+    "kv_cache",
+    "zero_shot",
+    "bits",
+    "seconds",
+    "effective",
+    "finetune",
+)
 _SUMMARY_VALUES = ("status", "peak_memory_bytes", "peak_gpu_memory_bytes", "result_digest")
 _STOP_SECONDS = 2.0
 """What a run that was asked to stop waits for its mirror."""

@@ -98,6 +98,22 @@ class Agreement(_Section):
     protocol: str | None = None
 
 
+class KvCache(_Section):
+    """Perplexity on one dataset while attention reads a quantized key-value cache."""
+
+    kind: str
+    bits: float
+    """Of a number in the cache, all counted."""
+    full_precision: float | None = None
+    quantized: float | None = None
+    full_precision_recovery: float | None = None
+    """Perplexity of the same model without the quantized cache over that with it."""
+    recovery: float | None = None
+    """The same of the quantized model."""
+    windows: int
+    context: int
+
+
 class Generation(_Section):
     """A prompt and its greedy continuations."""
 
@@ -234,6 +250,8 @@ class Record(_Section):
     """Bits per weight of the model before quantization, for tables."""
     perplexity: dict[str, PerplexityResult] = Field(default_factory=dict)
     agreement: dict[str, Agreement] = Field(default_factory=dict)
+    """By dataset of ``perplexity``."""
+    kv_cache: dict[str, KvCache] = Field(default_factory=dict)
     """By dataset of ``perplexity``."""
     generations: list[Generation] = Field(default_factory=list)
     speed: SpeedResult | None = None

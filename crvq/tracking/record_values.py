@@ -17,6 +17,7 @@ from crvq.tracking.json_values import to_json
 from crvq.tracking.record_schema import (
     Agreement,
     Bits,
+    KvCache,
     PerplexityResult,
     Record,
     RecordError,
@@ -155,6 +156,23 @@ class RecordValues(RunListener):
         """Set a dataset's entry of :class:`Agreement`."""
         result = Agreement.model_validate(values)
         self.set("agreement", {**self._record.agreement, dataset: result})
+
+    def set_kv_cache(self, dataset: str, which: str, value: float, **values: Any) -> None:  # noqa: ANN401
+        """Set a model's perplexity in a dataset's entry of :class:`KvCache`, and its recovery.
+
+        Args:
+            dataset: whose plain perplexity of the same model, if there is one, gives the recovery.
+            which: ``full_precision`` or ``quantized``.
+            value: perplexity with the quantized cache.
+            values: all other fields.
+        """
+        earlier = self._record.kv_cache.get(dataset)
+        plain = getattr(self._record.perplexity.get(dataset), which, None)
+        recovery = "recovery" if which == "quantized" else "full_precision_recovery"
+        found = {which: value, recovery: None if plain is None else plain / value}
+        merged = {**(earlier.model_dump() if earlier else {}), **values, **found}
+        result = KvCache.model_validate(merged)
+        self.set("kv_cache", {**self._record.kv_cache, dataset: result})
 
     def set_generation(
         self,

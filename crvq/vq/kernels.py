@@ -65,6 +65,13 @@ def compiled_greedy_for(device: torch.device) -> ModuleType | None:
     return importlib.import_module("crvq.vq.compiled_greedy")
 
 
+def compiled_trellis_for(device: torch.device) -> ModuleType | None:
+    """Return `crvq.vq.compiled_trellis` where `compiled_search_for` returns a module, else None."""
+    if compiled_search_for(device) is None:
+        return None
+    return importlib.import_module("crvq.vq.compiled_trellis")
+
+
 def over_rows(work: Callable[[int, int], None], rows: int) -> None:
     """Call ``work(first, last)`` on parts of ``rows``, one part for each of torch's threads.
 

@@ -20,6 +20,7 @@ from crvq.weights import (  # noqa: F401
     sparse_groups,
     split_binary,
     ternary,
+    trellis,
     two_sided_signs,
     uniform,
 )

@@ -1,14 +1,11 @@
 """Sweeps through the real command line."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from crvq.pipeline.run import RunOutcome
 from crvq.tracking.record_schema import read_record
 from tests.conftest import ROOT
+from tests.forked import fork_run_py
 
 
 def records(tmp_path):
@@ -50,34 +47,28 @@ def test_jobs_that_come_out_identical_are_told(run_tiny):
 
 
 def test_a_sweep_whose_jobs_are_all_refused_leaves_no_trace(tiny_overrides, tmp_path):
-    refused = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *tiny_overrides, "-m", "calibration.samples=99,98"],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert refused.returncode == 1
-    assert "samples=98" in refused.stdout
+    asked = [*tiny_overrides, "-m", "calibration.samples=99,98"]
+    code, said = fork_run_py(asked, tmp_path, tmp_path / "said").ended(timeout=240)
+    assert code == 1
+    assert "samples=98" in said
     assert not (tmp_path / "results").exists()
 
 
 def test_a_failed_job_leaves_its_error_and_the_others_go_on(tiny_overrides, tmp_path):
-    finished = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *tiny_overrides, "-m", "calibration.samples=99,4,2"],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert finished.returncode == 1
+    asked = [*tiny_overrides, "-m", "calibration.samples=99,4,2"]
+    code, said = fork_run_py(asked, ROOT, tmp_path / "said").ended(timeout=240)
+    assert code == 1
     found = {r["config"]["calibration"]["samples"]: r for r in records(tmp_path)}
     # What is refused leaves no record; the table has its error.
     assert {samples: r["status"] for samples, r in found.items()} == {
         4: "complete",
         2: "complete",
     }
-    assert "set calibration.samples=15 or less" in " ".join(finished.stdout.split())
+    assert "set calibration.samples=15 or less" in " ".join(said.split())
     # The table has all three, the failed one too.
     for samples in (99, 4, 2):
-        assert f"samples={samples}" in finished.stdout
-    assert "failed" in finished.stdout
+        assert f"samples={samples}" in said
+    assert "failed" in said
 
 
 def test_a_single_run_is_shown_next_to_another_where_that_is_asked_for(run_tiny, tmp_path):

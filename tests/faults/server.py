@@ -7,22 +7,20 @@ killed like any other and leaves through the interpreter's exit functions otherw
 
 from __future__ import annotations
 
-import atexit
 import gc
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tests.conftest import ROOT
 from tests.faults.inject import Injection, install
+from tests.forked import exit_code, leave, take_over
 
 _POLL = 0.002
 
@@ -113,7 +111,7 @@ def _serve(warm_up: list[str]) -> int:
             continue
         pid = os.fork()
         if pid == 0:
-            _leave(_child(request))
+            leave(_child(request))
         _send(reply, {"pid": pid})
     return 0
 
@@ -138,37 +136,11 @@ def _wait(pid: int, timeout: float) -> int | None:
 def _child(request: dict[str, Any]) -> int:
     from crvq.cli.main import main
 
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
-        os.dup2(source, target)
-    os.chdir(request["folder"])
+    take_over(request["folder"], request["output"])
     sys.argv = ["run.py", *request["arguments"]]
     if request["fault"] is not None:
         install(request["folder"], request["fault"])
-    try:
-        main()
-    except SystemExit as done:
-        if done.code is None or isinstance(done.code, int):
-            return done.code or 0
-        sys.stderr.write(f"{done.code}\n")
-        return 1
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
-
-
-def _leave(code: int) -> NoReturn:
-    """End as the interpreter would, but without taking its modules apart, which takes seconds."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    return exit_code(main)
 
 
 def _warm(arguments: list[str]) -> None:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from crvq.config.finetune import BlockConfig
 from crvq.finetune.block import block_loss
 
 
@@ -25,7 +26,32 @@ def test_token_relative_weighs_tokens_alike():
     assert float(plain) == pytest.approx(sum(one_by_one) / 4)
 
 
-@pytest.mark.parametrize("name", ["mse", "token_relative"])
+def test_channel_moments_are_distances_of_means_and_variances():
+    outputs, targets = 3 * torch.randn(2, 5, 3) + 1, torch.randn(2, 5, 3)
+
+    def moments(values):
+        channels = [[float(one) for one in values[..., c].flatten()] for c in range(3)]
+        means = [sum(channel) / 10 for channel in channels]
+        variances = [
+            sum((one - mean) ** 2 for one in channel) / 10
+            for channel, mean in zip(channels, means, strict=True)
+        ]
+        return means + variances
+
+    found, wanted = moments(outputs), moments(targets)
+    distance = sum(abs(one - other) for one, other in zip(found, wanted, strict=True))
+    loss = float(block_loss("channel_moments", outputs, targets, 1.0))
+    assert loss == pytest.approx(distance / sum(abs(one) for one in wanted), rel=1e-5)
+    shuffled = targets.flatten(0, 1)[torch.randperm(10)].view_as(targets)
+    assert float(block_loss("channel_moments", shuffled, targets, 1.0)) < 1e-6
+
+
+def test_newton_steps_have_no_hessian_of_moments():
+    with pytest.raises(ValueError, match=r"channel_moments with codes\.rule=newton"):
+        BlockConfig(learning_rate=1, epochs=1, loss="channel_moments", codes={})
+
+
+@pytest.mark.parametrize("name", ["mse", "token_relative", "channel_moments"])
 def test_zeros_are_one_and_the_targets_are_nothing(name):
     targets = torch.randn(2, 5, 3)
     energy = float(targets.square().mean())

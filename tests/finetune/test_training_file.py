@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from crvq.config.finetune import CodesConfig, TrainingConfig
+from crvq.config.finetune import CodesConfig, TrainingConfig, ZerothOrderConfig
 from crvq.finetune.block import block_probe
 from crvq.finetune.free_values import FreeValues, norm_parameters
 from crvq.finetune.training import Training
@@ -26,12 +26,14 @@ STRAIGHT_THROUGH = CodesConfig(
 def fresh(toy):
     """The same training again, as a new process would make it."""
 
-    def build(codes=None, **toys):
+    def build(codes=None, zeroth_order=None, **toys):
         block, linears = toy(**toys)
         kinds = ("codebooks", "scales", "norms")
         free = FreeValues(linears, norm_parameters(block), kinds, True, codes=codes is not None)
         hidden = torch.randn(6, 8, 6, generator=torch.Generator().manual_seed(0))
-        config = TrainingConfig(learning_rate=0.02, epochs=1, codes=codes)
+        config = TrainingConfig(
+            learning_rate=0.02, epochs=1, codes=codes, zeroth_order=zeroth_order
+        )
         training = Training(free, config, 30, 7, 4, "toy")
 
         def losses(step):
@@ -54,13 +56,14 @@ def fresh(toy):
 
 
 @pytest.mark.parametrize("cut", [3, 7, 10, 29])
-def test_a_cut_training_ends_as_the_uninterrupted_one(fresh, tmp_path, cut):
-    free, training, losses, validate = fresh()
+@pytest.mark.parametrize("zeroth_order", [None, ZerothOrderConfig(directions=2)])
+def test_a_cut_training_ends_as_the_uninterrupted_one(fresh, tmp_path, cut, zeroth_order):
+    free, training, losses, validate = fresh(zeroth_order=zeroth_order)
     training.run(losses, validate)
     whole, points = free.values(), training.state.points
 
     path = tmp_path / "state.safetensors"
-    free, training, losses, validate = fresh()
+    free, training, losses, validate = fresh(zeroth_order=zeroth_order)
 
     def power_cut(state):
         save_training(path, training, free, "one")
@@ -69,7 +72,7 @@ def test_a_cut_training_ends_as_the_uninterrupted_one(fresh, tmp_path, cut):
 
     with pytest.raises(PowerCutError):
         training.run(losses, validate, power_cut)
-    free, training, losses, validate = fresh()
+    free, training, losses, validate = fresh(zeroth_order=zeroth_order)
     assert load_training(path, training, free, "one").resumed
     assert training.state.step == cut
     summary = training.run(losses, validate)

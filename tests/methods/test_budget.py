@@ -43,6 +43,7 @@ REACHABLE = [
     ("fairy2i", 2.1),
     ("gqsa", 1),
     ("gqsa", 3),
+    ("qtip", 2),
     ("nanoquant", 1),
     ("nanoquant", 2),
     ("obc", 2),

@@ -30,6 +30,7 @@ QUICK = {
     "gqsa": {"sparsity": 0.0, "bits": 3},
     "nanoquant": {"bits": 2.0, "iterations": 5},
     "obc": {},
+    "qtip": {"bits": 3, "state_bits": 6},
     "onebit": {},
     "omniquant": {"steps": 5},
     "squeezellm": {},

@@ -123,6 +123,18 @@ def test_a_fine_tuned_model_is_restored_with_its_trained_norms(compose_run, no_q
     assert measured(after) == measured(before)
 
 
+def test_a_quantized_cache_is_added_for_texts_that_are_known(compose_run, no_quantizing):
+    run(compose_run())
+    no_quantizing()
+    asked = compose_run("eval.kv_cache=rotatekv2")
+    record = read_record(run(asked))
+    assert record["added_evaluations"][0]["added"] == ["kv_cache"]
+    (name,) = record["perplexity"]
+    plain, cached = record["perplexity"][name], record["kv_cache"][name]
+    assert cached["recovery"] == plain["quantized"] / cached["quantized"]
+    assert record["config"]["eval"]["kv_cache"] == "rotatekv2"
+
+
 def test_nothing_missing_loads_nothing(compose_run, monkeypatch):
     folder = run(compose_run())
     before = (folder / "record.json").read_bytes()

@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from crvq.config import AgreementConfig, EvalConfig, PerplexityConfig
+from crvq.errors import ConfigError
+from crvq.evaluation.kv_cache import quantized_cache
+from crvq.evaluation.perplexity import perplexity
 from crvq.methods import create_method
 from crvq.models.load import LoadedModel
 from crvq.pipeline.context import EvaluationText, RunContext, RunTexts
@@ -139,3 +142,33 @@ def test_without_quantization_nothing_is_kept_for_agreement(make_context):
     found = make_context(method="full_precision")
     Evaluation(config, found).full_precision()
     assert list(found.listener.steps) == ["perplexity of full precision on words"]
+
+
+CACHED = WORDS.model_copy(update={"kv_cache": "rotatekv2"})
+
+
+def test_a_quantized_cache_is_measured_next_to_the_plain_one(make_context):
+    found = make_context()
+    evaluation = Evaluation(CACHED, found)
+    evaluation.full_precision()
+    evaluation.quantized()
+    cached = found.results.data["kv_cache"]["words"]
+    with quantized_cache(found.model):
+        expected = perplexity(found.model, found.evaluation_texts["words"].windows, found.device)
+    assert cached["quantized"] == cached["full_precision"] == expected.perplexity
+    assert cached["recovery"] == entry(found)["quantized"] / expected.perplexity
+    again = make_context()
+    Evaluation(CACHED, again).full_precision()
+    assert not again.listener.steps
+    assert again.results.data["kv_cache"]["words"]["full_precision"] == expected.perplexity
+
+
+def test_a_cache_needs_projections_of_its_own(make_context):
+    with pytest.raises(ConfigError, match=r"eval\.kv_cache=rotatekv2: a GPT2LMHeadModel has no"):
+        Evaluation(CACHED, make_context(build("GPT2")))
+
+
+def test_none_is_no_cache_and_a_cache_needs_text():
+    assert EvalConfig(kv_cache="none").kv_cache is None
+    with pytest.raises(ValueError, match="kv_cache=rotatekv2 needs text"):
+        EvalConfig(kv_cache="rotatekv2")

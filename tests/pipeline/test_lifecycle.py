@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,8 @@ from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.pipeline.run import execute, run, run_folder
 from crvq.pipeline.run_folder import ATTEMPTS, REPLACED, lock_file, publish, settle
 from crvq.tracking.record_schema import RecordError, read_record, write_record
+from crvq.tracking.record_values import RecordValues
+from tests.forked import fork_run_py
 from tests.pipeline.test_finetune import END_TO_END
 from tests.pipeline.test_resume import PowerCutError, blocks_on_disk, cut_power_after
 
@@ -277,15 +277,12 @@ def test_a_reference_is_used_only_when_that_is_asked_for(compose_run, no_quantiz
 
 
 def test_a_second_process_waits_and_finds_the_work_done(tiny_overrides, compose_run, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "run.py"), *tiny_overrides, "compare_with=null"]
     both = [
-        subprocess.Popen(command, cwd=tmp_path, env=environment, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for _ in range(2)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=240)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+        fork_run_py([*tiny_overrides, "compare_with=null"], tmp_path, tmp_path / name)
+        for name in ("first", "second")
+    ]
+    ended = [process.ended(timeout=240) for process in both]
+    assert [code for code, _ in ended] == [0, 0], ended
     folder = run_folder(compose_run())
     record = read_record(folder)
     assert (record["status"], record["resumes"], len(record["attempts"])) == ("complete", 0, 1)
@@ -306,26 +303,20 @@ def test_if_locked_error_refuses_and_leaves_the_run_alone(compose_run):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_stopped_by_a_signal_says_so_and_resumes(number, tiny_overrides, compose_run,
                                                        tmp_path):  # fmt: skip
-    program = f"""
-import os, runpy, signal, sys
-from crvq.tracking.record_values import RecordValues
-heard = RecordValues.block_quantized
-def stop(self, block, rows, seconds):
-    heard(self, block, rows, seconds)
-    if block == 1:
-        os.kill(os.getpid(), {int(number)})
-RecordValues.block_quantized = stop
-sys.argv = ["run.py", *{[*tiny_overrides, "compare_with=null"]!r}]
-runpy.run_path({str(ROOT / "run.py")!r}, run_name="__main__")
-"""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    stopped = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert stopped.returncode == 128 + number, stopped.stderr
-    assert "Traceback" not in stopped.stderr
-    assert "the same command resumes it" in stopped.stderr
+    heard = RecordValues.block_quantized
+
+    def stop(self, block, rows, seconds):
+        heard(self, block, rows, seconds)
+        if block == 1:
+            os.kill(os.getpid(), number)
+
+    code, said = fork_run_py(
+        [*tiny_overrides, "compare_with=null"], tmp_path, tmp_path / "said",
+        before=lambda: setattr(RecordValues, "block_quantized", stop),
+    ).ended(timeout=240)  # fmt: skip
+    assert code == 128 + number, said
+    assert "Traceback" not in said
+    assert "the same command resumes it" in said
     folder = run_folder(compose_run())
     record = read_record(folder)
     assert (record["status"], record["error"]) == ("stopped", None)

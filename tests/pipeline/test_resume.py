@@ -4,18 +4,15 @@ import csv
 import hashlib
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
+import signal
 
 import pytest
-import torch
 
 from crvq.checkpoint.block_store import BlockStore
 from crvq.pipeline.run import run, run_folder
+from crvq.tracking.record import RunRecord
 from crvq.tracking.record_schema import read_record
-
-ROOT = Path(__file__).parents[2]
+from tests.forked import fork_run_py
 
 
 class PowerCutError(BaseException):
@@ -160,33 +157,24 @@ def test_blocks_of_other_weights_or_text_are_not_gone_on_from(
     assert len(layers(run_folder(config))) == 21
 
 
-KILLED = """
-import os, runpy, signal, sys
-from crvq.tracking.record import RunRecord
-heard = RunRecord.block_quantized
-def kill(self, block, rows, seconds):
-    heard(self, block, rows, seconds)
-    if block == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-RunRecord.block_quantized = kill
-sys.argv = ["run.py", *{overrides!r}]
-runpy.run_path({program!r}, run_name="__main__")
-"""
-
-
 def test_a_real_sigkill_of_run_py(compose_run, tiny_overrides, tmp_path):
     whole = run(compose_run())
     overrides = [o for o in tiny_overrides if not o.startswith("results_dir")] + [
         f"results_dir={tmp_path / 'killed'}",
         "compare_with=null",
     ]
-    # Only the same number of threads gives the same bits.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED.format(program=str(ROOT / "run.py"), overrides=overrides)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert killed.returncode == -9, killed.stderr
+    heard = RunRecord.block_quantized
+
+    def kill(self, block, rows, seconds):
+        heard(self, block, rows, seconds)
+        if block == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    code, said = fork_run_py(
+        overrides, tmp_path, tmp_path / "said",
+        before=lambda: setattr(RunRecord, "block_quantized", kill),
+    ).ended(timeout=240)  # fmt: skip
+    assert code == -signal.SIGKILL, said
     config = compose_run(f"results_dir={tmp_path / 'killed'}")
     folder = run_folder(config)
     assert read_record(folder)["status"] == "running"

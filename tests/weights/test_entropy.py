@@ -93,6 +93,10 @@ def column_vq(weight):
     return [[int(code) for row in weight.codes for code in row]]
 
 
+def trellis(weight):
+    return [[int(code) for code in weight.codes.flatten()]]
+
+
 def two_sided(weight):
     return [[bool(one) for one in weight.signs.flatten()]]
 
@@ -118,6 +122,7 @@ SOURCES = {
     "gqsa": column_vq,
     "nanoquant": factors,
     "obc": uniform,
+    "qtip": trellis,
     "onebit": two_sided,
     "omniquant": uniform,
     "squeezellm": column_vq,

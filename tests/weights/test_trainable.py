@@ -14,6 +14,7 @@ from crvq.weights.trainable import EntryGradients, trainable
 from crvq.weights.uniform import UniformWeight
 from tests.methods.test_fairy2i import phases_weight
 from tests.methods.test_gqsa import groups_weight
+from tests.methods.test_qtip import trellis_weight
 from tests.methods.test_two_sided import factors as factors_weight
 from tests.methods.test_two_sided import signs as two_sided_weight
 from tests.weights.test_additive import additive_weight
@@ -88,6 +89,7 @@ WEIGHTS = {
     "binary factors": factors_weight,
     "complex phases": phases_weight,
     "sparse groups": groups_weight,
+    "trellis": trellis_weight,
     "row lookup": row_lookup_weight,
     "row-column binary": row_column_weight,
     "row-column binary, plain": lambda: row_column_weight(salient=(4,), splitting=False),

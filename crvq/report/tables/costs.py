@@ -24,8 +24,8 @@ from crvq.report.tables.outcome_columns import (
 from crvq.weights.bits import BIT_PARTS
 
 TIMES_NOTE = (
-    "Minutes by stage. Times of other devices or numbers of threads cannot be compared, nor those of a machine that "
-    "other work shared: read them by order of magnitude."
+    "Minutes by stage. Times of other devices or numbers of threads cannot be compared, nor those "
+    "of a machine that other work shared: read them by order of magnitude."
 )
 _STAGES = "seconds."
 
