@@ -86,9 +86,13 @@ def to_latex(table: PaperTable) -> str:
         said = (f"{table.title}: {table.missing()}", *table.notes)
         return "".join(f"% {' '.join(line.split())}\n" for line in said)
     caption, label = escape_latex(table.title), f"tab:{table.name.replace('_', '-')}"
-    cells = pd.DataFrame(table.cells()).style.format(escape_latex).hide(axis="index")
+    cells = (
+        pd.DataFrame(table.cells())
+        .style.format(lambda cell: escape_latex(str(cell)))
+        .hide(axis="index")
+    )
     heads = [escape_latex(column.head) for column in table.shown]
-    cells = cells.format_index(lambda place: heads[place], axis="columns")
+    cells = cells.format_index(lambda place: heads[int(str(place))], axis="columns")
     form: dict[str, Any] = {"hrules": True, "column_format": "".join(_alignments(table))}
     notes = [rf"\par\smallskip{{\footnotesize {escape_latex(note)}}}" for note in table.notes]
     if len(table.frame) > _MOST_ROWS:
