@@ -37,6 +37,10 @@ experiment: $(STAMP) ## NAME=critical_ratio: run the sweep of experiments/NAME.y
 report: $(STAMP) ## one HTML page of all records, opened in a browser
 	$(BIN)/crvq report --open
 
+.PHONY: notebooks
+notebooks: $(STAMP) ## run the notebooks on the shipped records and store their pictures (needs Chrome)
+	$(BIN)/python -m crvq.report.notebook notebooks/*.ipynb
+
 # The GPU kernels are tested in Triton's interpreter; on Linux with CUDA, torch brings Triton itself.
 $(VENV)/.triton: $(STAMP)
 	-$(PIP) triton

@@ -34,11 +34,11 @@ def run_job(config: DictConfig) -> str:
     threads = allocated_threads(hydra.launcher)
     if typed.threads is None and threads is not None and hydra.mode == RunMode.MULTIRUN:
         torch.set_num_threads(threads)
-    announce_record(run_folder(typed))
+    announce_record(run_folder(typed), name=typed.run.name)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         # The sweep prints one table for all of its jobs.
         outcome = execute(typed, sweep=current_sweep())
-        announce_record(outcome.folder, reused=outcome.reused)
+        announce_record(outcome.folder, outcome.reused, typed.run.name)
         return str(outcome.folder)
     # The demo, `python run.py` without anything after it, shows what critical channels are worth.
     plain = not HydraConfig.get().overrides.task
@@ -49,6 +49,8 @@ def run_job(config: DictConfig) -> str:
     outcomes = [execute(each) for each in wanted.values()]
     if not is_first():
         return str(outcomes[0].folder)  # process 0 writes the records, and shows them
-    records = [placed_record(outcome.folder, reused=outcome.reused) for outcome in outcomes]
+    records = [placed_record(outcome.folder, outcome.reused) for outcome in outcomes]
+    if typed.run.name is not None:  # what it is compared with is another run
+        records[0] = placed_record(outcomes[0].folder, outcomes[0].reused, typed.run.name)
     print_closing(records[::-1], asked=records[0])
     return str(outcomes[0].folder)

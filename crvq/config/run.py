@@ -27,12 +27,32 @@ class BudgetConfig(StrictModel):
     )
 
 
+class NameConfig(StrictModel):
+    """What a run is called in tables, figures and on the page."""
+
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=60,
+        description="null: the preset or layout of its method, and what sets it apart from the "
+        "runs shown with it",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits_a_line(cls, name: str | None) -> str | None:
+        if name is not None and (not name.isprintable() or not name.strip()):
+            raise ValueError(f"{name!r} is no name: give one line of text, such as run.name=mine")
+        return name
+
+
 class RunConfig(StrictModel):
     """Everything that a run needs to know; `crvq.pipeline` takes nothing else."""
 
     experiment: Annotated[str, Neutral] = Field(
         "default", max_length=100, description="the folder of results/ that a run goes to"
     )
+    run: Annotated[NameConfig, Neutral] = NameConfig()
     seed: int = Field(0, ge=0)
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     activation_dtype: Literal["auto", "float32", "bfloat16"] = Field(

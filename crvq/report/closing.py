@@ -48,7 +48,6 @@ def print_closing(
     elif with_record:
         folders = dict.fromkeys(str(run_folder(record).parent) for record in with_record)
         lines.append(f"records: {', '.join(folders)}")
-        lines += _reused(with_record)
         results = dict.fromkeys(str(_results(Path(folder))) for folder in folders)
         lines += [f"page:    python -m crvq.report {one} --open" for one in results]
         if len(with_record) < len(records) or any(
@@ -57,14 +56,6 @@ def print_closing(
             lines.append("next:    the same command again does only what is missing")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _reused(records: Sequence[Record]) -> list[str]:
-    """Return how many runs were computed now, where some were not."""
-    reused = sum(bool(record.get("reused")) for record in records)
-    if not reused:
-        return []
-    return [f"runs:    {len(records) - reused} computed now, {reused} reused"]
 
 
 def _results(experiment: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,6 @@ from crvq.report.records import origin
 from crvq.report.run_labels import Record, run_labels
 
 _UNKNOWN = "-"
-_LONG_HEADS = 2
-"""So many datasets have heads that say all; more would leave no room on a terminal."""
 _DatasetColumn = tuple[str, int, int, str | None]
 """Dataset, context, tokens, and if it was not the whole text which windows (`8 drawn`)."""
 
@@ -25,45 +24,51 @@ _DatasetColumn = tuple[str, int, int, str | None]
 def closing_table(records: Sequence[Record]) -> Table:
     """Return a table of runs: full precision first, then each run in the order given.
 
-    A run is named by the values that set it apart, with what was used where it was not what was
-    asked (:func:`run_labels`). Columns: bits per weight with everything counted, over quantized
-    weights and over all of them; perplexity on every dataset (a column for every protocol, as
-    its head says: numbers of different contexts or texts never share one); time. Below the
-    table: why runs failed, and what must be known of the models.
+    Runs are named by :func:`run_labels`. Columns: bits per weight with everything counted,
+    perplexity on every dataset (numbers of different contexts or texts never share a column), and
+    time, with a mark on runs that were reused. Below the table: protocols, bits over all weights,
+    what was computed now and what was reused from where and when, why runs failed, and what must
+    be known of the models.
 
     Args:
         records: as :func:`crvq.tracking.record_schema.read_record` gives them.
     """
-    datasets = _dataset_columns(records)
-    heads = _dataset_heads(datasets)
+    datasets = list(dict.fromkeys(_column(r, name) for r in records for name in _perplexities(r)))
     labels = run_labels(records)
     table = Table(
         title=_title(records),
         title_justify="left",
-        caption=_caption(records, labels, dict(zip(datasets, heads, strict=True))),
+        caption=_caption(records, labels, datasets),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("run", overflow="fold", min_width=14)
+    table.add_column("run", overflow="fold", min_width=16)
     table.add_column("bits", justify="right", no_wrap=True)
-    table.add_column("of all\nweights", justify="right", no_wrap=True)
-    for head in heads:
+    for head in _heads(datasets):
         table.add_column(escape(head), justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for row in _full_precision_rows(records, datasets):
         cells = [_number(row["values"].get(column), perplexity) for column in datasets]
-        bits = _number(row["bits"], lambda value: f"{value:.2f}")
-        table.add_row(row["name"], bits, bits, *cells, "")
+        table.add_row(row["name"], _number(row["bits"], "{:.2f}".format), *cells, "")
     table.add_section()
     for record, label in zip(records, labels, strict=True):
         table.add_row(*_run_cells(record, label, datasets))
     return table
 
 
-def reused_note(record: Record) -> str:
-    """Return where and when a record that was reused had been computed."""
-    return f"reused: {origin(record)}"
+def origins(records: Sequence[Record]) -> list[str]:
+    """Return what was computed now and what was reused, from which machine and when."""
+    reused = [record for record in records if record.get("reused")]
+    if not reused:
+        return []
+    places = Counter(origin(record) for record in reused)
+    lines = [f"{_runs(count)} reused, made on {place}." for place, count in places.items()]
+    return [f"{_runs(len(records) - len(reused))} computed now.", *lines]
+
+
+def _runs(count: int) -> str:
+    return f"{count or 'No'} run{'' if count == 1 else 's'}"
 
 
 def status_line(record: Record) -> str:
@@ -80,15 +85,13 @@ def status_line(record: Record) -> str:
 def _run_cells(record: Record, label: str, datasets: Sequence[_DatasetColumn]) -> list[str]:
     bits = record.get("bits") or {}
     status = status_line(record).partition(":")[0]
-    name = escape(label) + (f" [red]{status}[/red]" if status else "")
-    name += f"\n[dim]{escape(reused_note(record))}[/dim]" if record.get("reused") else ""
     results = {_column(record, name): entry for name, entry in _perplexities(record).items()}
+    time = duration(sum((record.get("seconds") or {}).values()))
     return [
-        name,
-        _number(bits.get("average_quantized_weights"), lambda value: f"{value:.3f}"),
-        _number(bits.get("average_all_weights"), lambda value: f"{value:.3f}"),
+        escape(label) + (f" [red]{status}[/red]" if status else ""),
+        _number(bits.get("average_quantized_weights"), "{:.3f}".format),
         *(_number(results.get(column, {}).get("quantized"), perplexity) for column in datasets),
-        duration(sum((record.get("seconds") or {}).values())),
+        "[dim]reused[/dim]" if record.get("reused") else time,
     ]
 
 
@@ -143,58 +146,52 @@ def _column(record: Record, dataset: str) -> _DatasetColumn:
     return dataset, entry["context"], entry["tokens"], which
 
 
-def _dataset_columns(records: Sequence[Record]) -> list[_DatasetColumn]:
-    columns = (_column(record, name) for record in records for name in _perplexities(record))
-    return list(dict.fromkeys(columns))
-
-
-def _dataset_heads(columns: Sequence[_DatasetColumn]) -> list[str]:
-    """Heads with the whole protocol; of many datasets short ones, and the caption says the rest."""
+def _heads(columns: Sequence[_DatasetColumn]) -> list[str]:
+    """Return a head of two lines; with more where two datasets would share one."""
     short = [f"{name}\nat {context}" for name, context, _, _ in columns]
-    if len(columns) > _LONG_HEADS and len(set(short)) == len(short):
-        return short
-    heads = []
+    return [
+        f"{head}\n{part or 'whole text'}\n{tokens:,} tokens" if short.count(head) > 1 else head
+        for head, (_, _, tokens, part) in zip(short, columns, strict=True)
+    ]
+
+
+def _protocols(columns: Sequence[_DatasetColumn]) -> list[str]:
+    """Return what each perplexity was measured on; texts read in the same way share a line."""
+    ways: dict[str, list[str]] = {}
     for name, context, tokens, part in columns:
-        which = [] if part is None else [_two_lines(part)]
-        parts = ["perplexity", name, *which, f"{tokens:,} tokens", f"context {context}"]
-        heads.append("\n".join(parts))
-    return heads
+        which = "the whole text" if part is None else f"{part} windows"
+        ways.setdefault(f"{which}, {tokens:,} tokens, context {context}", []).append(name)
+    return [f"Perplexity on {', '.join(names)}: {way}." for way, names in ways.items()]
 
 
-def _protocol_lines(heads: dict[_DatasetColumn, str]) -> list[str]:
-    """Return what short heads leave out."""
-    lines = []
-    for (name, context, tokens, part), head in heads.items():
-        if f"{tokens:,} tokens" not in head:
-            which = "" if part is None else f"{part} windows, "
-            lines.append(f"{name} at {context}: perplexity over {which}{tokens:,} tokens.")
-    return lines
-
-
-def _two_lines(part: str) -> str:
-    """``the first 8`` in a head: the words on one line, the number and its noun on the next."""
-    words, _, last = part.rpartition(" ")
-    return f"of {words}\n{last} windows:"
+def _over_all_weights(records: Sequence[Record]) -> list[str]:
+    """Return the bits of whole models, with embeddings and norms, as one line."""
+    bits = (record.get("bits") or {} for record in records)
+    values = sorted(b["average_all_weights"] for b in bits if b.get("average_all_weights"))
+    if not values:
+        return []
+    span = dict.fromkeys(f"{value:.2f}" for value in (values[0], values[-1]))
+    return [f"Over all weights, those left unquantized too: {' to '.join(span)} bits."]
 
 
 def _title(records: Sequence[Record]) -> str:
-    """Return the models and methods of the table."""
-    parts: list[str] = []
-    for key in ("model", "method"):
-        parts += dict.fromkeys(str(record[key]) for record in records if key in record)
-    return escape(" · ".join(parts))
+    """Return the models of the table; names of runs say the methods."""
+    models = dict.fromkeys(str(record["model"]) for record in records if "model" in record)
+    return escape(" · ".join(models))
 
 
 def _caption(
-    records: Sequence[Record], labels: Sequence[str], heads: dict[_DatasetColumn, str]
+    records: Sequence[Record], labels: Sequence[str], datasets: Sequence[_DatasetColumn]
 ) -> str:
     lines = [
         f"{label}: {status_line(record)}"
         for record, label in zip(records, labels, strict=True)
         if record.get("status") in {"failed", "stopped"}
     ]
-    lines += _protocol_lines(heads)
-    lines.append("Bits per weight: codes, codebooks, scales and permutations, all counted.")
+    lines += origins(records)
+    lines += _protocols(datasets)
+    lines.append("Bits per quantized weight: codes, codebooks, scales, permutations, all counted.")
+    lines += _over_all_weights(records)
     lines += entropy_note(records)
     lines += [str(record["model_note"]) for record in records if record.get("model_note")]
     return escape("\n".join(dict.fromkeys(lines)))

@@ -16,6 +16,7 @@ Style = Literal[
     "percent",
     "loss",
     "duration",
+    "minutes",
     "memory",
 ]
 
@@ -35,7 +36,8 @@ def format_cell(style: Style, value: object, std: float | None = None) -> str:
 
     Args:
         style: what the number is. ``accuracy`` takes a fraction and shows percent points;
-            ``percent`` takes a fraction and shows a signed change; ``duration`` takes seconds;
+            ``percent`` takes a fraction and shows a signed change; ``duration`` takes seconds,
+            and ``minutes`` too, which is for columns of one unit;
             ``memory`` takes bytes; ``value`` is a number of a configuration, as one types it.
         value: None and missing values become ``-``.
         std: in the unit of ``value``; None, NaN and zero show nothing.
@@ -89,6 +91,8 @@ def _form(style: Style, number: float) -> _Form:
         return _Form(10.0**-power, 1, f"e{power}")
     if style == "duration":
         return _time_form(size)
+    if style == "minutes":
+        return _Form(1 / 60, 1, more=0)
     if style == "memory":
         small = size < _KIB**3
         return _Form(_KIB**-2, 1, " MiB", more=0) if small else _Form(_KIB**-3, 2, " GiB", more=0)

@@ -22,6 +22,8 @@ class Column:
     style: Style = "text"
     only_csv: bool = False
     """Provenance such as run ids, which printed tables leave out."""
+    link: str = ""
+    """The frame's column with what Markdown links each cell to."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class PaperTable:
     notes: tuple[str, ...] = ()
     section: str | None = None
     """A rule is drawn where this column's value changes."""
+    section_rows: bool = False
+    """Whether the section stands in a row of its own, not in a column."""
     made_by: str = ""
     """The command whose records fill the table; said when it is empty."""
 
@@ -49,6 +53,7 @@ class PaperTable:
             column
             for column in self.columns
             if not column.only_csv
+            and not (self.section_rows and column.key == self.section)
             and (column.key in self.frame and _has_value(self.frame[column.key]))
         )
 
@@ -62,6 +67,18 @@ class PaperTable:
             ]
             for row in self.frame.to_dict("records")
         ]
+
+    def sections(self) -> dict[int, str]:
+        """Return by row where sections begin, with the text of a row of their own, if any.
+
+        One section that is all of the table needs no row.
+        """
+        if self.section is None or self.frame.empty:
+            return {}
+        values = list(self.frame[self.section])
+        starts = [n for n, value in enumerate(values) if n == 0 or value != values[n - 1]]
+        said = self.section_rows and len(starts) > 1
+        return {row: str(values[row]) if said else "" for row in starts}
 
     def missing(self) -> str:
         """Return what to say in place of an empty table."""
@@ -77,7 +94,7 @@ class PaperTable:
         """Return what a notebook shows."""
         from crvq.report.table_files import to_markdown
 
-        return to_markdown(self)
+        return to_markdown(self, links=False)
 
 
 def unique_notes(notes: Sequence[object]) -> tuple[str, ...]:

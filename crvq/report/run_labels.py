@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from crvq.config import RunConfig
 from crvq.config.strict import neutral_fields
+from crvq.report.finetune_stages import finetune_stage
+from crvq.report.notation import RATIO, base_name, show
 from crvq.tracking.json_values import flatten
 
 _ABSENT = "absent"
+_PARAMS = "method_params."
+_FINETUNE = "finetune"
+_FEW = 3
+"""So many values are shown even where fewer would tell rows apart."""
+_SAID = frozenset({"method", "model", "model.name"})
+"""Keys that the first part of a name says."""
+_SYMBOLS = {RATIO: "λ"}
 _ON = "on"
 _LEADERS = {"method": "method", "method_params": "method", "model": "model.name"} | {
     "budget": "budget.name"
@@ -42,30 +51,153 @@ def differing_values(records: Sequence[Record]) -> list[dict[str, Any]]:
     return [{key: flat[key] for key in kept if key in flat} for flat in flats]
 
 
-def run_labels(records: Sequence[Record]) -> list[str]:
-    """Return a short name for every record: the values that set it apart from the others.
+def run_labels(
+    records: Sequence[Record], *, but: Collection[str] = (), asked: bool = True
+) -> list[str]:
+    """Return a short name for every record; the one way in which runs are named anywhere.
 
-    A key is shortened to its last part where that is clear. What could not be used as asked is
-    always there, with what was used instead: ``critical_ratio=0.02 → 0.0139``. The method comes
-    first unless the values imply it (``method=gptvq``) or it is the same for all. A record's own
-    ``label``, if it has one, wins.
+    ``CRVQ-1bit``, ``CRVQ-2bit · λ=0.02 → 0.0139``, ``AQLM 2x8 · finetune=block``: the name that
+    ``run.name`` gave, else the preset's, else the layout in its paper's notation; then the values
+    in which records of the same name differ. Values that they share are never named. λ is rounded
+    to whole groups of channels: what was used instead always stands next to what was asked. A
+    record without a configuration has its own ``label``.
+
+    Args:
+        records: all that are shown together.
+        but: configuration keys that have a column of their own.
+        asked: say what was used instead of what was asked where records do not differ in it.
     """
-    differing = differing_values(records)
-    shown = [
-        values | {f"method_params.{name}": asked for name, (asked, _) in adjusted(record).items()}
-        for record, values in zip(records, differing, strict=True)
+    kept = [_without(record, but) for record in records]
+    bases = _base_names(kept)
+    labels = list(bases)
+    for base in dict.fromkeys(bases):
+        same = [place for place, other in enumerate(bases) if other == base]
+        shown = _differences([kept[place] for place in same], asked)
+        for place, parts in zip(same, shown, strict=True):
+            labels[place] = " · ".join([base, " ".join(parts)] if parts else [base])
+    return [
+        str(record.get("label") or label) for record, label in zip(records, labels, strict=True)
     ]
-    names = short_names(key for values in shown for key in values)
-    labels = []
-    for record, values in zip(records, shown, strict=True):
-        used = adjusted(record)
-        parts = []
-        for key, value in values.items():
-            instead = used.get(key.removeprefix("method_params."))
-            arrow = "" if instead is None else f" → {show(instead[1], 3)}"
-            parts.append(show(value) if key == "method" else f"{names[key]}={show(value)}{arrow}")
-        labels.append(record.get("label") or " ".join(parts) or str(record.get("method", "run")))
-    return labels
+
+
+def _base_names(records: Sequence[Record]) -> list[str]:
+    """Return the given name, the preset's or the layout's; with the model where there are more."""
+    params = [_used_params(record) for record in records]
+    methods = [str(record.get("method", "run")) for record in records]
+    given = [((record.get("config") or {}).get("run") or {}).get("name") for record in records]
+    names: list[str] = []
+    found = methods
+    # A preset's name stays only where what differs from it is said, so that names settle.
+    while names != found:
+        names, found = found, []
+        for name, own, method in zip(names, params, methods, strict=True):
+            alike = [other for other, its in zip(params, names, strict=True) if its == name]
+            varied = {key for key in own if len({_json(other.get(key)) for other in alike}) > 1}
+            found.append(base_name(method, own, varied))
+    names = [str(own or name) for own, name in zip(given, names, strict=True)]
+    models = [record.get("model") for record in records]
+    if len({str(model) for model in models if model}) > 1:
+        pairs = zip(names, models, strict=True)
+        return [f"{name} ({model})" if model else name for name, model in pairs]
+    return names
+
+
+def _used_params(record: Record) -> dict[str, Any]:
+    """Return the parameters that a budget chose, where one did; λ as it was asked."""
+    params = dict((record.get("config") or {}).get("method_params") or {})
+    used = record.get("effective") or {}
+    return params | {key: value for key, value in used.items() if key != RATIO}
+
+
+def _differences(records: Sequence[Record], asked: bool) -> list[list[str]]:
+    """Return ``key=value`` for what distinguishes records of one name."""
+    staged = _with_stages(records)
+    differing = differing_values(staged)
+    instead = [adjusted(record) for record in records]
+    if asked:
+        for values, used in zip(differing, instead, strict=True):
+            if RATIO in used:
+                values.setdefault(_PARAMS + RATIO, used[RATIO][0])
+    keys = sorted({key for values in differing for key in values}, key=_rank)
+    keys = [key for key in keys if key not in _SAID]
+    kept = _fewest(keys, differing)
+    names = short_names(keys)
+    return [
+        [
+            f"{_SYMBOLS.get(names[key], names[key])}={show(values[key])}"
+            + _arrow(used.get(key.removeprefix(_PARAMS)))
+            for key in kept
+            if key in values
+        ]
+        for values, used in zip(differing, instead, strict=True)
+    ]
+
+
+def _with_stages(records: Sequence[Record]) -> list[Record]:
+    """Replace the keys of fine-tuning by its stages, where all keys follow from them."""
+    configs = [dict(record.get("config") or {}) for record in records]
+    tuning = [config.get(_FINETUNE) for config in configs]
+    stages = [finetune_stage(flatten({"config": {_FINETUNE: one}})) for one in tuning]
+    flats = [flatten(one or {}) for one in tuning]
+    keys = [key for key in dict.fromkeys(key for flat in flats for key in flat) if decides(key)]
+    pairs = list(zip(stages, flats, strict=True))
+    free = [
+        key
+        for key in keys
+        if decides(f"{_FINETUNE}.{key}")
+        and len({(stage, _text(flat, key)) for stage, flat in pairs}) > len(set(stages))
+    ]
+    for config, stage, flat in zip(configs, stages, flats, strict=True):
+        if any(flats):
+            config[_FINETUNE] = stage
+        config |= {f"{_FINETUNE}.{key}": flat[key] for key in free if key in flat}
+    return [{**record, "config": config} for record, config in zip(records, configs, strict=True)]
+
+
+def _fewest(keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return keys that tell rows apart as well as all of them; all of them if they are few.
+
+    Keys that some rows lack came with a later version; they count where nothing else differs.
+    """
+    common = [key for key in keys if all(key in row for row in rows)]
+    ordered = [*common, *(key for key in keys if key not in common)]
+    whole = len({tuple(_text(row, key) for key in keys) for row in rows})
+    if len(common) == len(keys) <= _FEW:
+        return list(keys)
+    kept: list[str] = []
+    seen = 1
+    for key in ordered:
+        found = len({tuple(_text(row, one) for one in [*kept, key]) for row in rows})
+        if found > seen:
+            kept, seen = [*kept, key], found
+        if seen == whole:
+            break
+    return kept
+
+
+def _without(record: Record, but: Collection[str]) -> Record:
+    """Return a record whose configuration lacks some keys."""
+
+    def kept(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            key: kept(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+            for key, value in values.items()
+            if prefix + key not in but
+        }
+
+    return {**record, "config": kept(record.get("config") or {}, "")} if but else record
+
+
+def _rank(key: str) -> tuple[int, str]:
+    """Order keys: λ, the method's own, fine-tuning, then the rest."""
+    if key == _PARAMS + RATIO:
+        return 0, ""
+    groups = (_PARAMS, _FINETUNE, "budget", "calibration")
+    return 1 + next((n for n, group in enumerate(groups) if key.startswith(group)), 9), key
+
+
+def _arrow(pair: tuple[Any, Any] | None) -> str:
+    return "" if pair is None else f" → {show(pair[1], 3)}"
 
 
 def marked_labels(records: Sequence[Record]) -> list[str]:
@@ -106,13 +238,6 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: key.split(".")[0] if names[key] == "name" else names[key] for key in keys}
 
 
-def show(value: object, digits: int = 6) -> str:
-    """Return a configuration value as one would type it."""
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
-
-
 def _mark_switches(flats: Sequence[dict[str, Any]]) -> set[str]:
     """Set every part that is null elsewhere to ``on`` where it has keys; return those parts."""
     parents = [{key[:end] for key in flat for end in _dots(key)} for flat in flats]
@@ -144,4 +269,8 @@ def _follows(key: str, differing: Sequence[str], flats: Sequence[dict[str, Any]]
 
 
 def _text(flat: dict[str, Any], key: str) -> str:
-    return json.dumps(flat[key], sort_keys=True, default=str) if key in flat else _ABSENT
+    return _json(flat[key]) if key in flat else _ABSENT
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

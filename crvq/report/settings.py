@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pandas as pd
 
-from crvq.report.finetune_stages import FINETUNE, finetune_stage
-from crvq.report.finished_runs import CONFIG, DEVICE, ORIGIN, SEEDS, distinct
+from crvq.report.finished_runs import DEVICE, ORIGIN, distinct
 from crvq.report.paper_table import STD
 from crvq.report.perplexity_columns import FULL_PRECISION, QUANTIZED
-from crvq.report.run_labels import Record, run_labels
 from crvq.report.zero_shot_columns import (
     ACCURACY,
     AVERAGE,
@@ -36,7 +31,6 @@ _MEASURED = (
 _MEASURED_EXACTLY = frozenset(
     {"model_bytes", "packed_bytes", "peak_memory_bytes", "peak_gpu_memory_bytes", "relative_loss"}
 )
-_PARAMS = f"{CONFIG}method_params."
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
@@ -65,22 +59,6 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     first[ORIGIN] = groups[ORIGIN].agg(_origins)
     parts = pd.concat([first, means, spreads, extra], axis=1)
     return parts.copy().reset_index()
-
-
-def setting_labels(settings: pd.DataFrame, but: Sequence[str] = ()) -> list[str]:
-    """Return what sets each row apart from the others, as :func:`run_labels` says it.
-
-    Args:
-        settings: of :func:`over_seeds`.
-        but: configuration keys that have a column of their own.
-    """
-    rows = settings.to_dict("records")
-    stages = [finetune_stage(row["settings"]) for row in rows]
-    left_out = {*but, *SEEDS, *_same_within([row["settings"] for row in rows], stages)}
-    records = [_record(row, left_out) for row in rows]
-    for record, stage in zip(records, stages, strict=True):
-        record["config"]["finetune"] = stage
-    return run_labels(records)
 
 
 def with_relative_loss(runs: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
@@ -113,18 +91,6 @@ def model_notes(settings: pd.DataFrame) -> list[str]:
     return [f"{model}: {note}." for model, note in pairs if isinstance(note, str) and note]
 
 
-def _same_within(settings: Sequence[dict[str, Any]], stages: Sequence[str]) -> list[str]:
-    """Keys of fine-tuning whose values follow from which stages there are."""
-    keys = dict.fromkeys(key for one in settings for key in one if key.startswith(FINETUNE))
-    known = set(stages)
-    return [
-        key
-        for key in keys
-        if len({(stage, str(one.get(key))) for stage, one in zip(stages, settings, strict=True)})
-        == len(known)
-    ]
-
-
 def _origins(values: pd.Series) -> str:
     """Return where the runs of one row come from, each place once."""
     return "; ".join(dict.fromkeys(value or "own" for value in values)) if any(values) else ""
@@ -132,18 +98,3 @@ def _origins(values: pd.Series) -> str:
 
 def _is_measured(name: str) -> bool:
     return name.startswith(_MEASURED) or name in _MEASURED_EXACTLY
-
-
-def _record(row: dict[Any, Any], but: set[str]) -> Record:
-    """Return the row as a record that :func:`run_labels` reads."""
-    kept = {key: value for key, value in row["settings"].items() if key not in but}
-    params = {key.removeprefix(_PARAMS): kept.pop(key) for key in list(kept) if _PARAMS in key}
-    config = {key.removeprefix(CONFIG): value for key, value in kept.items()}
-    used = {
-        key: value for key, value in row["effective_values"].items() if _PARAMS + key not in but
-    }
-    return {
-        "method": row["method"],
-        "config": {**config, "method_params": params},
-        "effective": used,
-    }

@@ -99,7 +99,7 @@ class SweepTable(Callback):
             remove_sweep(sweep_dir, self._made)
 
 
-def announce_record(folder: Path, reused: bool | None = None) -> None:
+def announce_record(folder: Path, reused: bool | None = None, name: str | None = None) -> None:
     """Enter where this job's record lies in the sweep's index; does nothing outside a multirun.
 
     Call it as soon as the run's id is known, so that a job that is killed is in the table too, and
@@ -108,10 +108,12 @@ def announce_record(folder: Path, reused: bool | None = None) -> None:
     Args:
         folder: the run's folder.
         reused: whether the record was there already; None where that is not known yet.
+        name: the configuration's ``run.name``.
     """
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         hydra = HydraConfig.get()
-        update_job(_sweep_dir(hydra), hydra.job.num, folder=str(folder.absolute()), reused=reused)
+        values = {"folder": str(folder.absolute()), "reused": reused, "name": name}
+        update_job(_sweep_dir(hydra), hydra.job.num, **values)
 
 
 def current_sweep() -> str | None:

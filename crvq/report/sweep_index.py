@@ -32,6 +32,8 @@ class SweepJob:
     """The run's folder, once the job knows it."""
     reused: bool | None = None
     """Whether the record was there already; None until the job says so."""
+    name: str | None = None
+    """``run.name`` of the job."""
     error_type: str | None = None
     error_message: str | None = None
 
@@ -97,7 +99,7 @@ def _job_record(job: SweepJob) -> Record:
     nothing: Record = {"label": label, "status": "failed" if job.error_type else "running"}
     if job.folder is not None:
         try:
-            record = placed_record(Path(job.folder), reused=bool(job.reused))
+            record = placed_record(Path(job.folder), bool(job.reused), job.name)
         except RecordError as damage:
             if not job.error_type:  # else the job was refused before it had a record
                 error = {"type": "RecordError", "message": str(damage)}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from crvq.files.atomic import write_text
-from crvq.report.paper_table import Column, PaperTable
+from crvq.report.paper_table import PaperTable
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -44,70 +45,67 @@ _LATEX = {
 _FORMULA = ("=", "+", "-", "@", "\t", "\n")
 """What a formula of a spreadsheet begins with."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
-_LONG_TEXT = 36
-_LONG_HEAD = 24
+_LONG_TEXT = 48
 _MOST_ROWS = 45
-_MOST_LETTERS = 4000
 """What fits a page."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$])")
 
 
-def to_markdown(table: PaperTable) -> str:
-    """Title, a pipe table with numbers on the right, and notes."""
-    lines = [f"### {escape_markdown(table.title)}", ""]
+def to_markdown(table: PaperTable, links: bool = True) -> str:
+    """Return title, a pipe table with numbers on the right, and notes.
+
+    Args:
+        table: what is written.
+        links: whether cells link to files of the folder that tables are written to.
+    """
+    parts = [f"### {escape_markdown(table.title)}"]
     if table.frame.empty:
-        return "\n\n".join([lines[0], table.missing(), *map(escape_markdown, table.notes), ""])
-    heads = [escape_markdown(column.head) for column in table.shown]
-    rules = ["---" if column.style == "text" else "---:" for column in table.shown]
-    rows = [[escape_markdown(cell) for cell in row] for row in table.cells()]
-    lines += [f"| {' | '.join(row)} |" for row in (heads, rules, *rows)]
-    for note in table.notes:
-        lines += ["", escape_markdown(note)]
-    return "\n".join([*lines, ""])
+        parts.append(table.missing())
+    else:
+        rows = [[escape_markdown(cell) for cell in row] for row in table.cells()]
+        for place, column in enumerate(table.shown):
+            if column.link and links:
+                for row, link in zip(rows, table.frame[column.link], strict=True):
+                    row[place] = f"[{row[place]}]({link})"
+        for place, text in reversed(table.sections().items()):
+            if text:
+                rows.insert(place, [f"**{escape_markdown(text)}**", *[""] * (len(rows[0]) - 1)])
+        heads = [escape_markdown(column.head) for column in table.shown]
+        cells = pd.DataFrame(rows, columns=heads)
+        sides = ["left" if column.style == "text" else "right" for column in table.shown]
+        parts.append(cells.to_markdown(index=False, disable_numparse=True, colalign=sides))
+    return "\n\n".join([*parts, *map(escape_markdown, table.notes)]) + "\n"
 
 
 def to_latex(table: PaperTable) -> str:
     r"""Return a ``table`` with ``booktabs`` rules; label ``tab:<name>``. For ``\input``.
 
-    A table wider than the line is shrunk to it (``graphicx``); one longer than a page becomes a
-    ``longtable``.
+    One that is longer than a page is a ``longtable``; others are made as small as the column.
     """
     if table.frame.empty:
         said = (f"{table.title}: {table.missing()}", *table.notes)
         return "".join(f"% {' '.join(line.split())}\n" for line in said)
-    named = [
-        rf"\caption{{{escape_latex(table.title)}}}",
-        rf"\label{{tab:{table.name.replace('_', '-')}}}",
-    ]
-    head = [r"\toprule", _latex_row(map(_latex_head, table.shown)), r"\midrule"]
-    rows = _latex_body(table)
-    align = "".join(_alignments(table))
+    caption, label = escape_latex(table.title), f"tab:{table.name.replace('_', '-')}"
+    cells = (
+        pd.DataFrame(table.cells())
+        .style.format(lambda cell: escape_latex(str(cell)))
+        .hide(axis="index")
+    )
+    heads = [escape_latex(column.head) for column in table.shown]
+    cells = cells.format_index(lambda place: heads[int(str(place))], axis="columns")
+    form: dict[str, Any] = {"hrules": True, "column_format": "".join(_alignments(table))}
     notes = [rf"\par\smallskip{{\footnotesize {escape_latex(note)}}}" for note in table.notes]
-    if len(rows) > _MOST_ROWS or sum(map(len, rows)) > _MOST_LETTERS:
-        lines = [
-            r"% Needs \usepackage{array,booktabs,longtable}",
-            rf"\begin{{longtable}}{{{align}}}",
-            *named,
-            r"\\",
-            *head,
-            r"\endhead",
-            *rows,
-            r"\bottomrule",
-            r"\end{longtable}",
-            *notes,
-        ]
+    if len(table.frame) > _MOST_ROWS:
+        text = cells.to_latex(environment="longtable", caption=caption, label=label, **form)
+        lines = [r"% Needs \usepackage{array,booktabs,longtable}", r"{\footnotesize"]
+        lines += [*_with_sections(table, text), "}", *notes]
     else:
         lines = [
-            r"% Needs \usepackage{array,booktabs,graphicx}",
-            r"\begin{table}",
-            r"\centering",
-            *named,
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"\begin{{tabular}}{{{align}}}",
-            *head,
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}}",
+            r"% Needs \usepackage{adjustbox,array,booktabs}",
+            rf"\begin{{table}}\centering\footnotesize\caption{{{caption}}}\label{{{label}}}",
+            r"\begin{adjustbox}{max width=\linewidth}",
+            *_with_sections(table, cells.to_latex(**form)),
+            r"\end{adjustbox}",
             *notes,
             r"\end{table}",
         ]
@@ -175,30 +173,17 @@ def _alignments(table: PaperTable) -> list[str]:
     """Numbers on the right, text on the left; columns of long text share the line's width."""
     columns = list(zip(*table.cells(), strict=True))
     long = [max(map(len, cells)) > _LONG_TEXT for cells in columns]
-    wrapped = rf">{{\raggedright\arraybackslash}}p{{{0.48 / max(sum(long), 1):.2f}\linewidth}}"
+    wrapped = rf">{{\raggedright\arraybackslash}}p{{{0.6 / max(sum(long), 1):.2f}\linewidth}}"
     kinds = ["l" if column.style == "text" else "r" for column in table.shown]
     return [wrapped if is_long else kind for kind, is_long in zip(kinds, long, strict=True)]
 
 
-def _latex_head(column: Column) -> str:
-    """Return a long head in several lines, broken after commas and colons."""
-    head = escape_latex(column.head)
-    if len(column.head) <= _LONG_HEAD:
-        return head
-    side = "l" if column.style == "text" else "r"
-    lines = re.split(r"(?<=[,:]) ", head)
-    return rf"\shortstack[{side}]{{" + r"\\".join(lines) + "}"
-
-
-def _latex_body(table: PaperTable) -> list[str]:
-    sections = list(table.frame[table.section]) if table.section else []
-    lines = []
-    for number, row in enumerate(table.cells()):
-        if number and sections and sections[number] != sections[number - 1]:
-            lines.append(r"\midrule")
-        lines.append(_latex_row(map(escape_latex, row)))
+def _with_sections(table: PaperTable, text: str) -> list[str]:
+    """Return the lines of a tabular with a rule where the section's column changes."""
+    lines = text.rstrip().split("\n")
+    first = lines.index(r"\endlastfoot" if r"\endlastfoot" in lines else r"\midrule")
+    for row, text in reversed(table.sections().items()):
+        name = rf"\multicolumn{{{len(table.shown)}}}{{l}}{{\textit{{{escape_latex(text)}}}}} \\"
+        added = ([r"\midrule"] if row else []) + ([name] if text else [])
+        lines[first + 1 + row : first + 1 + row] = added
     return lines
-
-
-def _latex_row(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"

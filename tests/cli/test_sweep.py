@@ -24,8 +24,8 @@ def test_a_sweep_leaves_a_record_a_job_and_a_table_and_does_only_what_is_missing
     assert found.keys() == {0.0, 0.25}
     assert all(record["status"] == "complete" for record in found.values())
     assert len({record["sweep"] for record in found.values()}) == 1
-    assert "critical_ratio=0 " in first.out
-    assert "critical_ratio=0.25" in first.out
+    assert "λ=0 " in first.out
+    assert "λ=0.25" in first.out
     for record in found.values():
         assert f"{record['bits']['average_quantized_weights']:.4g}" in first.out
 
@@ -36,8 +36,8 @@ def test_a_sweep_leaves_a_record_a_job_and_a_table_and_does_only_what_is_missing
     for ratio, record in found.items():
         assert again[ratio]["finished"] == record["finished"]
         assert again[ratio]["attempts"] == record["attempts"]
-    assert "critical_ratio=0.25" in second.out
-    assert "critical_ratio=0.5" in second.out
+    assert "λ=0.25" in second.out
+    assert "λ=0.5" in second.out
 
 
 def test_jobs_that_come_out_identical_are_told(run_tiny):
@@ -85,7 +85,7 @@ def test_a_single_run_is_shown_next_to_another_where_that_is_asked_for(run_tiny,
     assert outcome.code == 0, outcome.err
     ratios = {r["config"]["method_params"]["critical_ratio"] for r in records(tmp_path)}
     assert ratios == {0.0, 0.25}
-    for part in ("critical_ratio=0 ", "critical_ratio=0.25", "full precision", "record:", "next:"):
+    for part in ("λ=0 ", "λ=0.25", "full precision", "record:", "next:"):
         assert part in outcome.out, part
 
 
@@ -105,7 +105,7 @@ def test_only_the_demo_without_arguments_compares(arguments, ratios, run_py, mon
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("crvq.cli.job.execute", record)
-    monkeypatch.setattr("crvq.cli.job.placed_record", lambda folder, **_: {})
+    monkeypatch.setattr("crvq.cli.job.placed_record", lambda *_: {})
     monkeypatch.setattr("crvq.cli.job.print_closing", lambda *_, **__: None)
     assert run_py(*arguments).code == 0
     assert ran == ratios

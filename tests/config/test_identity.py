@@ -22,6 +22,7 @@ from crvq.tracking.run_id import run_id
 
 NEUTRAL = {
     "experiment",
+    "run",
     "threads",
     "placement",
     "dry_run",

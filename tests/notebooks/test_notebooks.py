@@ -1,82 +1,65 @@
-"""Every notebook runs top to bottom, on the committed records and on none."""
+"""Stored outputs are what the committed records give; without records notebooks say so."""
 
-import os
 from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_client import KernelManager
-from nbclient import NotebookClient
+
+from crvq.report.notebook import run_notebook
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-WRITTEN = {
-    "main_table": "main.tex",
-    "ablations": "ablation_importance.md",
-    "pareto": "published_peers.csv",
-    "layers": "layers.md",
-    "claims": "claims.tex",
-}
+WITHOUT_PICTURES = {"ablations", "claims", "main_table"}
 
 
-@pytest.fixture(scope="module")
-def kernel():
-    """One for all notebooks: most of a notebook's time are a kernel's imports."""
-    manager = KernelManager()
-    manager.start_kernel()
-    yield manager
-    manager.shutdown_kernel(now=True)
+def joined(folder):
+    """Return the path of a notebook with the cells of all of them: one kernel starts for all."""
+    whole = nbformat.v4.new_notebook()
+    for path in NOTEBOOKS:
+        whole.cells += code_cells(nbformat.read(path, as_version=4))
+    for number, cell in enumerate(whole.cells):
+        cell.id = f"cell-{number}"
+    path = folder / "all.ipynb"
+    nbformat.write(whole, path)
+    return path
 
 
-@pytest.fixture
-def run(kernel):
-    """Run a notebook with no names defined and with this process's environment."""
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
-    def executed(path):
-        notebook = nbformat.read(path, as_version=4)
-        places = {name: os.environ[name] for name in ("CRVQ_RESULTS", "CRVQ_TABLES")}
-        fresh = f"%reset -f\nimport os\nos.environ.update({places!r})\ndel os"
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(fresh))
-        # Generous: a busy machine starts a kernel slowly; the cells take a second or two.
-        client = NotebookClient(notebook, km=kernel, timeout=600, startup_timeout=600)
-        client.execute()
-        outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
-        assert not [out for out in outputs if out["output_type"] == "error"]
-        return [out["data"] for out in outputs if "data" in out]
 
-    return executed
+def texts(cell):
+    """What a cell shows as text; how many pictures, whatever they are stored as."""
+    shown = [out.get("data", {}) for out in cell.outputs]
+    pictures = sum("image/png" in data or "application/json" in data for data in shown)
+    words = [data["text/markdown"] for data in shown if "text/markdown" in data]
+    words += [data["text/html"] for data in shown if "text/html" in data]
+    return words, pictures
+
+
+def test_stored_outputs_are_up_to_date(tmp_path):
+    """If this fails: ``make notebooks``, and commit what changed."""
+    fresh = run_notebook(joined(tmp_path), ROOT / "results" / "reference", "json")
+    stored = [cell for path in NOTEBOOKS for cell in code_cells(nbformat.read(path, as_version=4))]
+    for new, old in zip(fresh.cells, stored, strict=True):
+        assert texts(new) == texts(old), new.source
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_on_the_committed_records(path, run, tmp_path, monkeypatch):
-    monkeypatch.setenv("CRVQ_RESULTS", str(ROOT / "results" / "reference"))
-    monkeypatch.setenv("CRVQ_TABLES", str(tmp_path))
-    shown = run(path)
-    assert shown
-    assert (tmp_path / WRITTEN[path.stem]).stat().st_size > 100
+def test_pictures_and_tables_are_stored(path):
+    shown = [texts(cell) for cell in code_cells(nbformat.read(path, as_version=4))]
+    assert any(words for words, _ in shown)
+    assert bool(sum(count for _, count in shown)) is (path.stem not in WITHOUT_PICTURES)
+    assert path.stat().st_size < 1_500_000
 
 
-def test_without_records_they_say_so(run, tmp_path, monkeypatch):
-    """All in one kernel: nothing but messages is shown, and nothing fails."""
-    monkeypatch.setenv("CRVQ_RESULTS", str(tmp_path))
-    monkeypatch.setenv("CRVQ_TABLES", str(tmp_path / "tables"))
+def test_without_records_they_say_so(tmp_path):
+    """Nothing but messages is shown, nothing fails and nothing is written."""
     published = (ROOT / "results" / "reference" / "published.csv").read_bytes()
-    (tmp_path / "published.csv").write_bytes(published)
-    joined = nbformat.v4.new_notebook()
-    for path in NOTEBOOKS:
-        cells = nbformat.read(path, as_version=4).cells
-        joined.cells += [cell for cell in cells if cell.cell_type == "code"]
-    for number, cell in enumerate(joined.cells):
-        cell.id = f"cell-{number}"
-    whole = tmp_path / "all.ipynb"
-    nbformat.write(joined, whole)
-    text = str(run(whole))
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "published.csv").write_bytes(published)
+    text = str(run_notebook(joined(tmp_path), results, "json"))
     for said in ("No records for this table yet", "No finished run", "be tested here"):
         assert said in text
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_committed_without_outputs(path):
-    cells = nbformat.read(path, as_version=4).cells
-    assert not any(cell.get("outputs") for cell in cells)
-    assert all(cell.get("execution_count") is None for cell in cells)
+    assert [path.name for path in results.iterdir()] == ["published.csv"]

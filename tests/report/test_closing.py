@@ -20,7 +20,7 @@ def test_one_run_says_where_its_record_lies(make_record):
 def test_a_sweep_says_what_came_out_identical_and_what_is_missing(make_record):
     records = [make_record(f"r{n}", params={"codebooks": n}, result_digest="a") for n in (1, 2)]
     text = printed(records)
-    assert "codebooks=1 and codebooks=2 gave the same" in text
+    assert "CRVQ · codebooks=1 and CRVQ · codebooks=2 gave the same" in text
     assert "records: results/default\n" in text
     assert "python -m crvq.report results --open" in text
     assert "missing" not in text
@@ -41,7 +41,8 @@ def test_a_sweep_says_what_was_computed_and_what_was_reused(make_record):
         make_record("r3", reused=False, params={"codebooks": 3}),
     ]
     text = printed(records)
-    assert "runs:    1 computed now, 2 reused" in text
+    assert "1 run computed now." in text
+    assert "2 runs reused, made on" in text
     assert "records: results/reference/default, results/default" in text
     assert text.count("python -m crvq.report") == 1
     assert "reused" not in printed([{**record, "reused": False} for record in records])

@@ -25,15 +25,16 @@ def row(text, start):
 
 def test_full_precision_comes_first_then_runs_in_order(make_record):
     text = render([make_record(params={"critical_ratio": ratio}) for ratio in (0.03, 0.01)])
-    starts = [text.index(name) for name in ("full precision", "ratio=0.03", "ratio=0.01")]
+    starts = [text.index(name) for name in ("full precision", "λ=0.03", "λ=0.01")]
     assert starts == sorted(starts)
-    assert row(text, "full precision") == ["full", "precision", "-", "-", "21.50"]
-    assert row(text, "critical_ratio=0.03")[1:] == ["2.125", "3.500", "94.25", "42", "s"]
+    assert row(text, "full precision") == ["full", "precision", "-", "21.50"]
+    assert row(text, "CRVQ · λ=0.03")[3:] == ["2.125", "94.25", "42", "s"]
+    assert "those left unquantized too: 3.50 bits" in " ".join(text.split())
 
 
 def test_asked_beside_used(make_record):
     text = render([make_record(effective={"critical_ratio": 0.013888})])
-    assert "critical_ratio=0.02 → 0.0139" in text
+    assert "CRVQ · λ=0.02 → 0.0139" in text
 
 
 def test_head_says_the_protocol(make_record):
@@ -52,8 +53,7 @@ def test_a_capped_number_of_windows_is_said(make_record, how):
     else:
         config = {"eval": {"perplexity": {"wiki": {"max_windows": 2}}}}
     text = render([make_record(perplexity={"wiki": entry}, config=config)])
-    assert "of the first" in text
-    assert "2 windows" in text
+    assert "the first 2 windows" in " ".join(text.split())
 
 
 def test_a_cap_that_the_text_does_not_reach_is_not(make_record):
@@ -79,8 +79,8 @@ def test_contexts_never_share_a_column(make_record):
     ]
     text = render(records)
     assert row(text, "full precision")[-2:] == ["69.00", "133.00"]
-    assert row(text, "codebooks=64")[3:5] == ["73.00", "-"]
-    assert row(text, "codebooks=128")[3:5] == ["-", "137.00"]
+    assert row(text, "CRVQ · codebooks=64")[4:6] == ["73.00", "-"]
+    assert row(text, "CRVQ · codebooks=128")[4:6] == ["-", "137.00"]
 
 
 def test_models_have_their_own_full_precision_rows(make_record):
@@ -124,7 +124,7 @@ def test_differing_measurements_of_one_model_are_not_hidden(make_record):
 )
 def test_perplexity_of_any_size(make_record, value, shown):
     entry = {"quantized": value, "tokens": 128, "context": 64}
-    assert row(render([make_record(perplexity={"wiki": entry})]), "crvq  ")[3] == shown
+    assert row(render([make_record(perplexity={"wiki": entry})]), "CRVQ  ")[2] == shown
 
 
 def test_failures_are_told_in_one_line(make_record):
@@ -175,18 +175,40 @@ def test_many_datasets_leave_room_for_all_columns(make_record):
     text = render([make_record(perplexity=dict.fromkeys(names, entry))], width=80)
     assert "time" in text
     assert "42 s" in text
-    for name in names:
-        assert f"{name} at 2048: perplexity over the first 8 windows, 16,384 tokens." in text
+    said = f"{', '.join(names)}: the first 8 windows, 16,384 tokens, context 2048."
+    assert said in " ".join(text.split())
 
 
-def test_a_reused_row_says_where_and_when_it_was_computed(make_record):
+def test_a_sweep_with_three_texts_is_legible_at_80_columns(make_record):
+    """No word is cut: a name breaks between its values."""
+    entry = {"full_precision": 20.0, "quantized": 3e4, "tokens": 16384, "context": 2048}
+    texts = dict.fromkeys(("wikipedia", "wikitext2", "c4"), entry)
+    records = [
+        make_record(
+            params={"critical_ratio": ratio, "reorder": order, "codebook_dtype": kind},
+            effective={"critical_ratio": 0.0139},
+            perplexity=texts,
+        )
+        for ratio, order, kind in ((0.01, "sorted", "int8"), (0.02, "stratified", "float16"))
+    ]
+    text = render(records, width=80)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    words = text.split()
+    for word in ("λ=0.02", "reorder=stratified", "codebook_dtype=float16"):
+        assert word in words
+    assert words.count("30,000") == 6
+
+
+def test_says_what_was_computed_now_and_what_was_reused_from_where_and_when(make_record):
     about = {"host": "far", "device": "cuda:0", "finished": "2026-11-02T10:00:00+00:00"}
     reused = make_record(**about, reused=True)
     text = render([make_record(params={"critical_ratio": 0.01}), reused])
-    assert "reused: far, cuda:0, 2026-11-02" in text
-    assert text.count("reused") == 1
+    assert "1 run computed now." in text
+    assert "1 run reused, made on far, cuda:0, 2026-11-02." in " ".join(text.split())
+    assert row(text, "CRVQ · λ=0.02")[-1] == "reused"
     named = render([{**reused, "device_name": "H100"}])
-    assert "reused: far, H100, 2026-11-02" in named
+    assert "No runs computed now." in named
+    assert "made on far, H100, 2026-11-02" in " ".join(named.split())
 
 
 def test_a_stopped_run_says_how_to_resume(make_record):

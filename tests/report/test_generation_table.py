@@ -27,9 +27,9 @@ def test_models_stand_side_by_side_under_their_prompt(make_record):
     lines = [line.strip() for line in shown(records).splitlines() if line.strip()]
     start = lines.index("Once")
     assert lines[start + 1].split(None, 2) == ["full", "precision", "… upon"]
-    assert lines[start + 2].startswith("critical_ratio=0 ")
+    assert lines[start + 2].startswith("CRVQ · λ=0 ")
     assert "ssss" in lines[start + 2]
-    assert lines[start + 3].startswith("critical_ratio=0.02")
+    assert lines[start + 3].startswith("CRVQ · λ=0.02")
     assert len([line for line in lines if "upon" in line]) == 1  # full precision once
 
 

@@ -13,7 +13,7 @@ def test_says_which_and_why(make_record):
     ]
     (sentence,) = identical_jobs(records)
     assert sentence == (
-        "critical_ratio=0.01 → 0.0139 and critical_ratio=0.02 → 0.0139 gave the same quantized "
+        "CRVQ · λ=0.01 → 0.0139 and CRVQ · λ=0.02 → 0.0139 gave the same quantized "
         "model, bit for bit: critical_ratio comes to 0.0139 in each."
     )
 
@@ -29,7 +29,9 @@ def test_without_an_explanation(make_record):
         for n in (1, 2, 3)
     ]
     (sentence,) = identical_jobs(records)
-    assert sentence.startswith("codebooks=1 critical_ratio=0.02 → 0.0139, codebooks=2 ")
+    assert sentence.startswith(
+        "CRVQ · λ=0.02 → 0.0139 codebooks=1, CRVQ · λ=0.02 → 0.0139 codebooks=2 "
+    )
     assert "comes to" not in sentence
 
 

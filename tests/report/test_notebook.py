@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from crvq.report.notebook import results_folder, tables_folder
+from crvq.report.notebook import results_folder
 
 
 def test_results_are_found_from_the_notebooks_folder(tmp_path, monkeypatch):
@@ -8,13 +8,9 @@ def test_results_are_found_from_the_notebooks_folder(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     monkeypatch.delenv("CRVQ_RESULTS", raising=False)
-    monkeypatch.delenv("CRVQ_TABLES", raising=False)
     assert results_folder() == tmp_path / "results"
-    assert tables_folder() == tmp_path / "results" / "tables"
 
 
 def test_the_environment_says_where_else(monkeypatch):
     monkeypatch.setenv("CRVQ_RESULTS", "/a")
-    assert tables_folder() == Path("/a/tables")
-    monkeypatch.setenv("CRVQ_TABLES", "/b")
-    assert (results_folder(), tables_folder()) == (Path("/a"), Path("/b"))
+    assert results_folder() == Path("/a")

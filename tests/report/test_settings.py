@@ -4,7 +4,7 @@ import warnings
 import pandas as pd
 import pytest
 
-from crvq.report.settings import of_one_device, over_seeds, setting_labels, with_relative_loss
+from crvq.report.settings import of_one_device, over_seeds, with_relative_loss
 
 COLUMN = "perplexity: wiki, 64"
 
@@ -31,32 +31,6 @@ def test_many_columns_bring_no_warning(runs_of, make_run):
 
 def test_no_runs_are_no_settings():
     assert over_seeds(pd.DataFrame()).empty
-
-
-def test_labels_tell_what_differs(runs_of, make_run):
-    settings = over_seeds(runs_of(make_run(), make_run(reorder="none", critical_ratio=0.0)))
-    assert setting_labels(settings) == [
-        "critical_ratio=0.02 reorder=sorted",
-        "critical_ratio=0 reorder=none",
-    ]
-    but = ("config.method_params.critical_ratio",)
-    assert setting_labels(settings, but) == ["reorder=sorted", "reorder=none"]
-
-
-def test_labels_tell_what_was_really_used(runs_of, make_run):
-    record = {"effective": {"critical_ratio": 0.013888}}
-    settings = over_seeds(runs_of(make_run(record=record), make_run(reorder="none")))
-    assert setting_labels(settings)[0] == "reorder=sorted critical_ratio=0.02 → 0.0139"
-
-
-def test_fine_tuning_is_told_by_its_stages(runs_of, make_run):
-    def tuned(rate, **stages):
-        return make_run(config={"finetune": {"block": {"learning_rate": rate}, **stages}})
-
-    settings = over_seeds(runs_of(make_run(), tuned(0.1)))
-    assert setting_labels(settings) == ["finetune=none", "finetune=block"]
-    settings = over_seeds(runs_of(make_run(), tuned(0.1), tuned(0.2)))
-    assert "learning_rate=0.2" in setting_labels(settings)[2]
 
 
 def test_relative_loss_is_the_mean_over_linears(runs_of, make_run):

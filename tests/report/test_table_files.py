@@ -111,7 +111,7 @@ def test_latex_is_a_booktabs_table():
 
 
 def test_long_text_is_wrapped_in_latex():
-    assert r"p{0.48\linewidth}r}" in to_latex(table_of("word " * 20))
+    assert r"p{0.60\linewidth}r}" in to_latex(table_of("word " * 20))
 
 
 def test_what_fits_no_page_is_a_longtable_and_the_rest_floats():

@@ -62,7 +62,7 @@ def test_two_runs_are_named(make_record):
         for n in (0, 1)
     ]
     text = printed(records)
-    assert "critical_ratio=0.1" in text
+    assert "λ=0.1" in text
     assert text.count("piqa  ") == 2
 
 
@@ -76,7 +76,7 @@ def test_many_runs_have_a_row_each_and_a_mean(make_record):
         for n in range(3)
     ]
     text = printed(records)
-    assert row(text, "critical_ratio=0.2") == ["critical_ratio=0.2", "42.0", "50.0", "46.0"]
+    assert row(text, "CRVQ · λ=0.2") == ["CRVQ", "·", "λ=0.2", "42.0", "50.0", "46.0"]
     assert row(text, "full precision") == ["full", "precision", "60.0", "60.0", "60.0"]
     assert row(text, "chance  ") == ["chance", "25.0", "25.0", "25.0"]
 
@@ -86,7 +86,7 @@ def test_no_mean_over_a_part_of_the_tasks(make_record):
         make_record(f"r{n}", params={"critical_ratio": n / 10}, zero_shot=tasks)
         for n, tasks in enumerate([{"piqa": task(), "boolq": task()}] * 2 + [{"piqa": task()}])
     ]
-    assert row(printed(records), "critical_ratio=0.2")[1:] == ["45.0", "-", "-"]
+    assert row(printed(records), "CRVQ · λ=0.2")[3:] == ["45.0", "-", "-"]
 
 
 def test_recovery_is_in_brackets_where_full_precision_guesses(make_record):
@@ -106,8 +106,8 @@ def test_other_limits_have_columns_and_means_of_their_own(make_record):
         for n, limit in enumerate((100, 100, 1000))
     ]
     text = printed(records, width=200)
-    assert row(text, "critical_ratio=0.1")[1:] == ["40.0", "40.0", "-", "-", "40.0", "-"]
-    assert row(text, "critical_ratio=0.2")[1:] == ["-", "-", "40.0", "40.0", "-", "40.0"]
+    assert row(text, "CRVQ · λ=0.1")[3:] == ["40.0", "40.0", "-", "-", "40.0", "-"]
+    assert row(text, "CRVQ · λ=0.2")[3:] == ["-", "-", "40.0", "40.0", "-", "40.0"]
     assert row(text, "chance  ")[1:] == ["25.0"] * 6
 
 

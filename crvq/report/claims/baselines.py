@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from crvq.report.claims.claim import Finding, Verdict, finding_of_pairs, judge_gains, untested
 from crvq.report.claims.evidence import Evidence, param, uses_critical
@@ -83,7 +84,8 @@ def better_zero_shot(evidence: Evidence, claimed: float) -> Finding:
     ]
     measured = "; ".join(words) + f", {100 * mean:+.1f} % relative; noise {100 * noise:.0f} %"
     ids = [run for _, *sides, _ in found for row in sides[::-1] for run in row["run_ids"].split()]
-    return Finding(verdict, measured, tuple(dict.fromkeys(ids)))
+    effect = f"{100 * mean:+.1f} % relative (noise {100 * noise:.0f} %)"
+    return Finding(verdict, measured, tuple(dict.fromkeys(ids)), effect)
 
 
 def matches(evidence: Evidence, method: str) -> Finding:
@@ -102,7 +104,7 @@ def matches(evidence: Evidence, method: str) -> Finding:
         return untested(f"no record of {method}")
     finding = finding_of_pairs(pairs, "")
     level = finding.verdict is not Verdict.FAILS
-    return Finding(Verdict.HOLDS if level else Verdict.FAILS, finding.measured, finding.run_ids)
+    return replace(finding, verdict=Verdict.HOLDS if level else Verdict.FAILS)
 
 
 def _relative_error(row: Row, column: str) -> float:

@@ -28,6 +28,8 @@ class Finding:
     verdict: Verdict
     measured: str
     run_ids: tuple[str, ...] = ()
+    effect: str = ""
+    """The measured effect in a few words, for a table."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def finding_of_pairs(pairs: Sequence[Pair], nothing: str, claimed: float | None 
     more = f"; and {len(pairs) - 4} more" if len(pairs) > 4 else ""
     mean = f"{', mean' if len(pairs) > 1 else ','} {improvement(pairs)}"
     measured = f"{shown}{more}{mean} at {bits:+.3f} bits"
-    return Finding(judge_pairs(pairs, claimed), measured, runs_of_pairs(pairs))
+    return Finding(judge_pairs(pairs, claimed), measured, runs_of_pairs(pairs), improvement(pairs))
 
 
 def runs_of_pairs(pairs: Iterable[Pair]) -> tuple[str, ...]:

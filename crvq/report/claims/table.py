@@ -12,6 +12,9 @@ from crvq.report.claims.paper_claims import CLAIMS
 from crvq.report.finished_runs import older_note
 from crvq.report.paper_table import Column, PaperTable, unique_notes
 from crvq.report.settings import model_notes
+from crvq.report.table_files import escape_markdown
+
+EVIDENCE_FILE = "claims_evidence.md"
 
 
 def judge_claims(
@@ -42,11 +45,15 @@ def claims_table(
     evidence = Evidence(runs)
     rows = [
         {
+            "name": claim.name,
             "claim": claim.text,
             "source": f"{claim.source} ({claim.confidence})",
             "rule": claim.rule,
-            "measured": finding.measured,
             "verdict": str(finding.verdict),
+            "effect": finding.effect or "-",
+            "measured": finding.measured,
+            "evidence": f"{len(finding.run_ids)} runs",
+            "link": f"{EVIDENCE_FILE}#{claim.name}",
             "run_ids": " ".join(finding.run_ids),
         }
         for claim, finding in ((claim, claim.check(evidence)) for claim in claims)
@@ -58,14 +65,38 @@ def claims_table(
         notes += model_notes(settings)
     notes += older_note(older)
     columns = (
+        Column("name", "name", only_csv=True),
         Column("claim", "claim"),
-        Column("source", "source (confidence)"),
-        Column("rule", "holds if"),
-        Column("measured", "measured"),
         Column("verdict", "verdict"),
+        Column("effect", "measured"),
+        Column("evidence", "evidence", link="link"),
+        Column("source", "source (confidence)", only_csv=True),
+        Column("rule", "holds if", only_csv=True),
+        Column("measured", "measured", only_csv=True),
         Column("run_ids", "runs", only_csv=True),
     )
     return PaperTable(
         "claims", "The paper's claims and our records", pd.DataFrame(rows), columns,
         unique_notes(notes),
     )  # fmt: skip
+
+
+def evidence_page(table: PaperTable) -> str:
+    """Return Markdown with a section for each claim: rule, what was compared, and the runs.
+
+    Args:
+        table: of :func:`claims_table`.
+    """
+    parts = ["# Evidence for the claims"]
+    for row in table.frame.to_dict("records"):
+        facts = {
+            "claim": row["claim"],
+            "source (confidence)": row["source"],
+            "holds if": row["rule"],
+            "measured": row["measured"],
+            "verdict": row["verdict"],
+            "runs": row["run_ids"] or "none",
+        }
+        lines = [f"- {name}: {escape_markdown(text)}" for name, text in facts.items()]
+        parts += [f"## {row['name']}", "\n".join(lines)]
+    return "\n\n".join(parts) + "\n"

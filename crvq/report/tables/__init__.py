@@ -1,7 +1,7 @@
 """Every table of the paper, made from run records (``python -m crvq.report.tables``)."""
 
 from crvq.report.tables.ablations import ABLATIONS, Ablation, ablation_table
-from crvq.report.tables.all_tables import all_tables
+from crvq.report.tables.all_tables import TABLES, ReportData, all_tables, load_data
 from crvq.report.tables.costs import size_table, time_table
 from crvq.report.tables.finetuning import finetuning_table
 from crvq.report.tables.layers import best_runs, layers_table
@@ -12,13 +12,16 @@ from crvq.report.tables.zero_shot import zero_shot_table
 
 __all__ = [
     "ABLATIONS",
+    "TABLES",
     "Ablation",
+    "ReportData",
     "ablation_table",
     "all_tables",
     "best_runs",
     "comparison_table",
     "finetuning_table",
     "layers_table",
+    "load_data",
     "load_older_runs",
     "load_runs",
     "load_timed_runs",

@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.console import Console
 
 from crvq.errors import CrvqError
+from crvq.files.atomic import write_text
+from crvq.report.claims import EVIDENCE_FILE, evidence_page
 from crvq.report.finished_runs import older_note
-from crvq.report.published import published_path, read_published
-from crvq.report.records import REFERENCE, default_tables, load_layers, run_folders
+from crvq.report.records import REFERENCE, default_tables, run_folders
 from crvq.report.table_files import write_tables
-from crvq.report.tables.all_tables import all_tables
-from crvq.report.tables.loaded_runs import load_older_runs, load_runs, load_timed_runs
+from crvq.report.tables.all_tables import all_tables, load_data
 from crvq.tracking.record_schema import RECORD_FILE
 
 
@@ -37,19 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wrong:
         say(wrong)
         return 1
-    shipped = not asked.no_reference
-    published_file = published_path(results)
     try:
-        published = read_published(published_file) if published_file.exists() else None
-        layers = load_layers(results, reference=shipped)
-        runs = load_runs(results, layers, reference=shipped)
-        older = load_older_runs(results, reference=shipped)
-        if runs.empty:
+        data = load_data(results, reference=not asked.no_reference)
+        if data.runs.empty:
             say(_none_finished(results))
             return 1
-        timed = load_timed_runs(results, reference=shipped)
-        tables = all_tables(runs, timed, layers, published, older)
+        tables = all_tables(data)
         write_tables(tables, out)
+        claims = next(table for table in tables if table.name == "claims")
+        write_text(out / EVIDENCE_FILE, evidence_page(claims))
     except CrvqError as error:
         say(str(error))
         return 1
@@ -59,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for table in tables:
         rows = f"{len(table.frame)} rows" if len(table.frame) else table.missing()
         say(f"{out / table.name}: {rows}")
-    for line in older_note(older):
+    for line in older_note(data.older):
         say(line)
     return 0
 

@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from crvq.report.finished_runs import CONFIG, older_note, quantized_runs, setting_key
+from crvq.report.layout_names import name_settings
 from crvq.report.number_format import Style
 from crvq.report.paper_table import Column, PaperTable
 from crvq.report.perplexity_columns import QUANTIZED, protocol_labels
-from crvq.report.settings import over_seeds, setting_labels
+from crvq.report.settings import over_seeds
 from crvq.report.tables.outcome_columns import (
     BITS,
     EXPERIMENT,
@@ -175,7 +176,7 @@ def _shared(settings: pd.DataFrame, ablation: Ablation) -> pd.Series:
     shared = pd.Series("", index=settings.index)
     for _, rows in settings.groupby("model", sort=False):
         if rows["group"].nunique() > 1:
-            labels = setting_labels(rows, but=ablation.columns)
+            labels = name_settings(rows, but=ablation.columns)
             shared.update(rows["group"].map(dict(zip(rows["group"], labels, strict=True))))
     return shared
 

@@ -1,47 +1,83 @@
-"""All tables of a results folder."""
+"""All tables of a results folder, by name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
 import pandas as pd
 
+from crvq.registry import Registry
 from crvq.report.claims import claims_table, without_toys
 from crvq.report.paper_table import PaperTable
-from crvq.report.tables.ablations import ABLATIONS, ablation_table
+from crvq.report.published import published_path, read_published
+from crvq.report.records import load_layers
+from crvq.report.tables.ablations import ABLATIONS, Ablation, ablation_table
 from crvq.report.tables.costs import size_table, time_table
 from crvq.report.tables.finetuning import finetuning_table
 from crvq.report.tables.layers import best_runs, layers_table
+from crvq.report.tables.loaded_runs import load_older_runs, load_runs, load_timed_runs
 from crvq.report.tables.main_table import main_table
 from crvq.report.tables.published_rows import comparison_table, peers_table
 from crvq.report.tables.zero_shot import zero_shot_table
 
 
-def all_tables(
-    runs: pd.DataFrame,
-    timed: pd.DataFrame,
-    layers: pd.DataFrame,
-    published: pd.DataFrame | None = None,
-    older: pd.DataFrame | None = None,
-) -> list[PaperTable]:
-    """Return every table; those that no run fills are empty and say which command would.
+@dataclass(frozen=True)
+class ReportData:
+    """What tables are made from: all runs of a results folder, read once."""
+
+    runs: pd.DataFrame
+    timed: pd.DataFrame
+    layers: pd.DataFrame
+    older: pd.DataFrame
+    published: pd.DataFrame | None = None
+    """None where there is no file of published numbers: tables that need it are left out."""
+
+
+TABLES: Registry[Callable[[ReportData], PaperTable]] = Registry("table")
+"""A table is a function under ``@TABLES.register("name")``; other packages may add theirs."""
+NEED_PUBLISHED = frozenset({"published_comparison", "published_peers"})
+
+TABLES.add("main", lambda data: main_table(data.runs, older=data.older))
+TABLES.add("zero_shot", lambda data: zero_shot_table(data.runs))
+TABLES.add("finetuning", lambda data: finetuning_table(data.runs))
+TABLES.add("quantization_time", lambda data: time_table(data.timed))
+TABLES.add("model_size", lambda data: size_table(data.runs))
+TABLES.add("layers", lambda data: layers_table(data.layers, best_runs(data.runs)))
+TABLES.add("claims", lambda data: claims_table(without_toys(data.runs), older=data.older))
+TABLES.add("published_comparison", lambda data: comparison_table(data.runs, data.published))
+TABLES.add("published_peers", lambda data: peers_table(data.published))
+
+
+def _ablation(ablation: Ablation, data: ReportData) -> PaperTable:
+    return ablation_table(data.runs, ablation, data.older)
+
+
+for _one in ABLATIONS:
+    TABLES.add(f"ablation_{_one.name}", partial(_ablation, _one))
+
+
+def load_data(results: Path, *, reference: bool = True) -> ReportData:
+    """Read all that tables are made from.
 
     Args:
-        runs: of :func:`crvq.report.tables.loaded_runs.load_runs`.
-        timed: of :func:`crvq.report.tables.loaded_runs.load_timed_runs`.
-        layers: of :func:`crvq.report.records.load_layers`.
-        published: of :func:`crvq.report.published.read_published`; None leaves out the tables
-            that need it.
-        older: of :func:`crvq.report.tables.loaded_runs.load_older_runs`, for notes.
+        results: the folder of the experiments.
+        reference: include shipped records.
     """
-    tables = [
-        main_table(runs, older=older),
-        *(ablation_table(runs, ablation, older) for ablation in ABLATIONS),
-        zero_shot_table(runs),
-        finetuning_table(runs),
-        time_table(timed),
-        size_table(runs),
-        layers_table(layers, best_runs(runs)),
-        claims_table(without_toys(runs), older=older),
-    ]
-    if published is not None:
-        tables += [comparison_table(runs, published), peers_table(published)]
-    return tables
+    layers = load_layers(results, reference=reference)
+    file = published_path(results)
+    return ReportData(
+        load_runs(results, layers, reference=reference),
+        load_timed_runs(results, reference=reference),
+        layers,
+        load_older_runs(results, reference=reference),
+        read_published(file) if file.exists() else None,
+    )
+
+
+def all_tables(data: ReportData) -> list[PaperTable]:
+    """Return every table; those that no run fills are empty and say which command would."""
+    names = [name for name in TABLES if data.published is not None or name not in NEED_PUBLISHED]
+    return [TABLES.get(name)(data) for name in names]

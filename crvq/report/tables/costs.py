@@ -24,8 +24,8 @@ from crvq.report.tables.outcome_columns import (
 from crvq.weights.bits import BIT_PARTS
 
 TIMES_NOTE = (
-    "Times of other devices or numbers of threads cannot be compared, nor those of a machine that "
-    "other work shared: read them by order of magnitude."
+    "Minutes by stage. Times of other devices or numbers of threads cannot be compared, nor those "
+    "of a machine that other work shared: read them by order of magnitude."
 )
 _STAGES = "seconds."
 
@@ -44,7 +44,7 @@ def time_table(runs: pd.DataFrame) -> PaperTable:
     columns = (
         *model_columns(settings),
         Column("label", "run"),
-        *(Column(name, name.removeprefix(_STAGES), "duration") for name in stages),
+        *(Column(name, name.removeprefix(_STAGES), "minutes") for name in stages),
         SECONDS,
         MEMORY,
         GPU_MEMORY,

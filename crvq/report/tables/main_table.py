@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import pandas as pd
 
@@ -63,12 +64,10 @@ def main_table(
         Column("method", "method", only_csv=True),
         Column("label", "method"),
         BITS,
-        BITS_ALL,
+        replace(BITS_ALL, only_csv=True),
         *perplexity_columns(settings),
         *average_columns(settings),
-        SECONDS,
-        MEMORY,
-        GPU_MEMORY,
+        *(replace(column, only_csv=True) for column in (SECONDS, MEMORY, GPU_MEMORY)),
         Column("runs", "seeds", "integer", only_csv=True),
         *origin_columns(settings),
         EXPERIMENT,
@@ -84,6 +83,7 @@ def main_table(
             *older_note(older, experiments),
         ),
         section="model",
+        section_rows=True,
         made_by="python run.py +experiments=methods",
     )
 

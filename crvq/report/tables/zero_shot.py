@@ -78,6 +78,7 @@ def zero_shot_table(runs: pd.DataFrame) -> PaperTable:
         columns=columns,
         notes=said if tasks else (),
         section="model",
+        section_rows=True,
         made_by="python run.py +experiments=zero_shot",
     )
 

@@ -28,7 +28,7 @@ def test_against_the_strongest_baseline(runs_of, make_run, ours, verdict):
     )
     finding = beats_baselines(Evidence(runs), claimed=0.389, as_published=True)
     assert finding.verdict is verdict
-    assert "aqlm" in finding.measured
+    assert "AQLM" in finding.measured
     assert f"{ours:.2f}" in finding.measured
     assert len(finding.run_ids) == 2
 

@@ -1,8 +1,10 @@
+import re
+
 import pandas as pd
 
-from crvq.report.claims import CLAIMS, Verdict, claims_table, judge_claims
+from crvq.report.claims import CLAIMS, Verdict, claims_table, evidence_page, judge_claims
 from crvq.report.published import read_published
-from crvq.report.table_files import to_latex, to_markdown
+from crvq.report.table_files import escape_markdown, to_latex, to_markdown
 
 TEXTS = {claim.name: claim.text for claim in CLAIMS}
 
@@ -29,7 +31,12 @@ def test_the_table_says_noise_models_and_runs(runs_of, make_run):
     assert row["run_ids"].split() == [run["run_id"] for run in pair]
     assert table.notes[0].startswith("Noise of a comparison: two standard errors")
     assert "tiny: was 4 bit." in table.notes
-    assert "| holds |" in to_markdown(table)
+    shown = to_markdown(table)
+    assert re.search(r"\| holds +\| 50.0 % lower perplexity .* \[2 runs\]\(claims_evidence", shown)
+    page = evidence_page(table)
+    assert "## critical_channels\n" in page
+    for said in (row["rule"], row["run_ids"]):
+        assert escape_markdown(said) in page
     assert r"\toprule" in to_latex(table)
 
 

@@ -47,7 +47,9 @@ def test_groups_are_kept_apart_and_named(runs_of, make_run):
     )
     table = ablation_table(runs, BY_NAME["critical_ratio"])
     rows = table.frame[["shared", RATIO, "change"]].to_numpy().tolist()
-    assert [row[0] for row in rows] == ["reorder=sorted"] * 2 + ["reorder=stratified"] * 2
+    assert [row[0] for row in rows] == [
+        f"CRVQ-paper · reorder={order}" for order in ("sorted", "stratified") for _ in "ab"
+    ]
     assert [row[2] for row in rows[1::2]] == [-0.5, 0.5]
     assert table.shown[0].head == "with"
 

@@ -42,7 +42,7 @@ def test_the_best_run_of_each_layout_by_bits(runs_of, make_run):
     other = make_run(20.0, bits=2.0, group_size=4)
     names = best_runs(runs_of(other, worse, best))
     assert list(names) == [best["run_id"], other["run_id"]]
-    assert names[other["run_id"]] == "CRVQ 1x8 g4 + 3x8, λ=0.02"
+    assert names[other["run_id"]] == "CRVQ 1x8 g4 + 3x8"
 
 
 def test_the_best_layouts_and_not_the_smallest(runs_of, make_run):

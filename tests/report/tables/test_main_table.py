@@ -3,6 +3,7 @@ import math
 import pandas as pd
 import pytest
 
+from crvq.report.table_files import to_latex, to_markdown
 from crvq.report.tables import main_table
 
 COLUMN = "perplexity: wiki, 64"
@@ -13,7 +14,7 @@ def test_full_precision_then_settings_by_bits_with_seeds_as_one(runs_of, make_ru
     table = main_table(runs_of(make_run(30.0, bits=2.0, reorder="none"), *seeds))
     assert table.frame["bits"].tolist() == [16.0, 1.0, 2.0]
     assert table.frame[COLUMN].tolist() == [10.0, 45.0, 30.0]
-    assert table.cells()[1][3] == "45.0 ± 7.1"  # n - 1: sqrt(50)
+    assert table.cells()[1][2] == "45.0 ± 7.1"  # n - 1: sqrt(50)
     assert "Mean ± standard deviation over seeds." in table.notes
 
 
@@ -26,7 +27,9 @@ def test_each_model_has_its_own_full_precision(runs_of, make_run):
         ["small", "full precision"],
         ["small", "CRVQ-paper"],
     ]
-    assert table.shown[0].head == "model"
+    assert table.sections() == {0: "large", 2: "small"}
+    assert "**small**" in to_markdown(table)
+    assert r"\multicolumn{3}{l}{\textit{small}}" in to_latex(table)
 
 
 def test_full_precision_is_of_one_device(runs_of, make_run):
@@ -52,7 +55,7 @@ def test_whole_rows_chosen_by_a_budget_are_named_so(runs_of, make_run):
     """The budget's null is a choice: the 128 that was asked for was not used."""
     used = {"effective": {"bits": 1, "group_size": None}}
     table = main_table(runs_of(make_run(method="rtn", record=used, **{"group_size": 128})))
-    assert table.frame["label"].tolist()[1:] == ["RTN 1 bit whole rows"]
+    assert table.frame["label"].tolist()[1:] == ["RTN 1 bit"]
 
 
 def test_shipped_rows_are_marked(runs_of, make_run):
@@ -88,4 +91,17 @@ def test_no_runs(runs):
 
 
 def test_a_broken_model_is_shown_as_such(runs_of, make_run):
-    assert main_table(runs_of(make_run(math.inf))).cells()[1][3] == "inf"
+    assert main_table(runs_of(make_run(math.inf))).cells()[1][2] == "inf"
+
+
+def test_a_text_has_one_printed_column_unless_rows_would_be_left_empty(runs_of, make_run):
+    def measured(*contexts, **params):
+        record = make_run(**params)
+        entry = record["perplexity"].pop("wiki")
+        texts = {"c4": 64, "wikitext2": 64} if len(contexts) > 1 else {"c4": contexts[0]}
+        record["perplexity"] = {name: {**entry, "context": at} for name, at in texts.items()}
+        return record
+
+    runs = runs_of(measured(64, 64), measured(64, 64, group_size=4), measured(32, group_size=2))
+    heads = [column.head for column in main_table(runs).shown]
+    assert heads == ["method", "bits", "WikiText-2", "C4", "C4, 32"]
