@@ -158,7 +158,7 @@ def _names(runs: Sequence[Run]) -> dict[str, str]:
         unique = frame.drop_duplicates("setting").reset_index(drop=True)
         named = dict(zip(unique["setting"], name_settings(unique), strict=True))
         for run, setting in zip(own, settings, strict=True):
-            names[run.key] = str(run.record.get("config", {}).get("run_name") or named[setting])
+            names[run.key] = named[setting]
     return names
 
 
