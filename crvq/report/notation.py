@@ -32,6 +32,7 @@ _SPELLED = {
     "billm": "BiLLM",
     "cerwu": "CERWU",
     "fairy2i": "Fairy2i",
+    "full_precision": "full precision",
     "gqsa": "GQSA",
     "nanoquant": "NanoQuant",
     "obc": "OBC",

@@ -189,8 +189,8 @@ def _scores(
             yield Measure(title, "accuracy", False, about, False), Score(*both)
     speed = record.get("speed") or {}
     if speed.get("quantized"):
-        pair = [(speed.get(of) or {}).get("decode_tokens_per_second") for of in _MODELS]
-        yield DECODING, Score(*pair)
+        dense = (speed.get("full_precision") or {}).get("decode_tokens_per_second")
+        yield DECODING, Score(speed["quantized"]["decode_tokens_per_second"], dense)
     seconds = [float(value) for value in (record.get("seconds") or {}).values()]
     if seconds:
         yield SECONDS, Score(sum(seconds))
