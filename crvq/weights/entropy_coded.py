@@ -93,8 +93,8 @@ class EntropyCodedWeight(QuantizedWeight):
             FormatError: it is not one of so many codes.
         """
         rows, columns = sizes.out_features, sizes.in_features
-        names = ("words", "states", "frequencies")
-        symbols = decode(*(values[name] for name in names), rows * columns)
+        words, states, frequencies = values["words"], values["states"], values["frequencies"]
+        symbols = decode(words, states, frequencies, rows * columns)
         codes = symbols.view(columns, rows).T.contiguous()
         return cls(sizes.levels, codes, values["steps"].float())
 
