@@ -35,6 +35,12 @@ class ReportData:
     published: pd.DataFrame | None = None
     """None where there is no file of published numbers: tables that need it are left out."""
 
+    @property
+    def numbers(self) -> pd.DataFrame:
+        """Return the published numbers, for tables that need them."""
+        assert self.published is not None
+        return self.published
+
 
 TABLES: Registry[Callable[[ReportData], PaperTable]] = Registry("table")
 """A table is a function under ``@TABLES.register("name")``; other packages may add theirs."""
@@ -47,8 +53,8 @@ TABLES.add("quantization_time", lambda data: time_table(data.timed))
 TABLES.add("model_size", lambda data: size_table(data.runs))
 TABLES.add("layers", lambda data: layers_table(data.layers, best_runs(data.runs)))
 TABLES.add("claims", lambda data: claims_table(without_toys(data.runs), older=data.older))
-TABLES.add("published_comparison", lambda data: comparison_table(data.runs, data.published))
-TABLES.add("published_peers", lambda data: peers_table(data.published))
+TABLES.add("published_comparison", lambda data: comparison_table(data.runs, data.numbers))
+TABLES.add("published_peers", lambda data: peers_table(data.numbers))
 
 
 def _ablation(ablation: Ablation, data: ReportData) -> PaperTable:
