@@ -36,8 +36,8 @@ class ReportData:
     """None where there is no file of published numbers: tables that need it are left out."""
 
     @property
-    def published_numbers(self) -> pd.DataFrame:
-        """The published numbers, for a table that is only asked for where there are some."""
+    def numbers(self) -> pd.DataFrame:
+        """Return the published numbers, for tables that need them."""
         assert self.published is not None
         return self.published
 
@@ -53,8 +53,8 @@ TABLES.add("quantization_time", lambda data: time_table(data.timed))
 TABLES.add("model_size", lambda data: size_table(data.runs))
 TABLES.add("layers", lambda data: layers_table(data.layers, best_runs(data.runs)))
 TABLES.add("claims", lambda data: claims_table(without_toys(data.runs), older=data.older))
-TABLES.add("published_comparison", lambda data: comparison_table(data.runs, data.published_numbers))
-TABLES.add("published_peers", lambda data: peers_table(data.published_numbers))
+TABLES.add("published_comparison", lambda data: comparison_table(data.runs, data.numbers))
+TABLES.add("published_peers", lambda data: peers_table(data.numbers))
 
 
 def _ablation(ablation: Ablation, data: ReportData) -> PaperTable:
