@@ -120,7 +120,7 @@ class AllocatedMethod(Method[CrvqParams]):
             for kind, rows, columns in shapes[place * per_block : (place + 1) * per_block]:
                 mean += block.get(kind, self.params.codebook_bits) * rows * columns
                 total += rows * columns
-        return {"codebook_bits": mean / total, "allocation": self._widths}
+        return {"codebook_bits": mean / total, "code_widths": self._widths}
 
     def _probe(self, place: int, linears: Sequence[LinearInput]) -> dict[str, dict[int, float]]:
         """Return the relative loss of each kind of layer by width, on a part of its rows."""

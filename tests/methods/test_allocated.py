@@ -46,7 +46,7 @@ def test_bits_are_divided_within_the_total_and_kept(compose_run, tmp_path):
     assert bits <= fixed["bits"]["average_quantized_weights"]
     assert bits == pytest.approx(fixed["bits"]["average_quantized_weights"], rel=0.05)
     assert bits * record["bits"]["quantized_weights"] == 8 * record["packed_bytes"]
-    allocation = record["effective"]["allocation"]
+    allocation = record["effective"]["code_widths"]
     assert len(allocation) == 3
     found = widths(folder)
     for block, own in enumerate(allocation):
