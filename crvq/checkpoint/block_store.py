@@ -29,10 +29,8 @@ from crvq.weights.fields import FormatError
 from crvq.weights.formats import unpack_weight
 from crvq.weights.quantized import QuantizedWeight
 
-_SHARED_FILE = "shared.safetensors"
-_OUTER_FILE = "outer.safetensors"
-# Before the names of trained norms and biases in a block's file.
-_UNQUANTIZED = "unquantized"
+_SHARED_FILE, _OUTER_FILE = "shared.safetensors", "outer.safetensors"
+_UNQUANTIZED = "unquantized"  # before the names of trained norms and biases in a block's file
 _ROW = TypeAdapter(LayerRow)
 _SUMMARY, _POINTS = TypeAdapter(TrainingSummary), TypeAdapter(list[CurvePoint])
 
@@ -192,10 +190,9 @@ class BlockStore:
     def digest(self) -> str:
         """SHA-256 over the digests of all files: equal for equal quantized models."""
         summed = hashlib.sha256()
-        if self._manifest.shared is not None:
-            summed.update(self._manifest.shared.sha256.encode())
-        if self._manifest.outer is not None:
-            summed.update(self._manifest.outer.sha256.encode())
+        for serving in (self._manifest.shared, self._manifest.outer):
+            if serving is not None:
+                summed.update(serving.sha256.encode())
         for block in sorted(self._manifest.blocks):
             summed.update(self._manifest.blocks[block].sha256.encode())
         return summed.hexdigest()
@@ -397,8 +394,6 @@ class BlockStore:
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(f"{prefix}."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(f"{prefix}.")
-    }
+    start = f"{prefix}."
+    named = tensors.items()
+    return {name.removeprefix(start): one for name, one in named if name.startswith(start)}
