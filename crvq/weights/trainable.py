@@ -157,7 +157,14 @@ class TrainableNumbers(TrainableWeight[W]):
         """By autograd through the decoding."""
         with torch.enable_grad():
             free = {name: part.detach().requires_grad_() for name, part in parts.items()}
-            found = torch.autograd.grad(self.dense(free), list(free.values()), gradient)
+            # Numbers that this weight does not use (scales of no columns) have a gradient of zero.
+            found = torch.autograd.grad(
+                self.dense(free),
+                list(free.values()),
+                gradient,
+                allow_unused=True,
+                materialize_grads=True,
+            )
         return dict(zip(free, found, strict=True))
 
     def stored(self, name: str, value: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def test_a_sweep_leaves_a_record_a_job_and_a_table_and_does_only_what_is_missing
     assert found.keys() == {0.0, 0.25}
     assert all(record["status"] == "complete" for record in found.values())
     assert len({record["sweep"] for record in found.values()}) == 1
-    assert "λ=0 " in first.out
+    assert "CRVQ 1x4 g4 " in first.out  # λ=0 is one codebook
     assert "λ=0.25" in first.out
     for record in found.values():
         assert f"{record['bits']['average_quantized_weights']:.4g}" in first.out
@@ -85,7 +85,7 @@ def test_a_single_run_is_shown_next_to_another_where_that_is_asked_for(run_tiny,
     assert outcome.code == 0, outcome.err
     ratios = {r["config"]["method_params"]["critical_ratio"] for r in records(tmp_path)}
     assert ratios == {0.0, 0.25}
-    for part in ("λ=0 ", "λ=0.25", "full precision", "record:", "next:"):
+    for part in ("CRVQ 1x4 g4 ", "λ=0.25", "full precision", "record:", "next:"):
         assert part in outcome.out, part
 
 

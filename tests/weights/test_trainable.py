@@ -12,6 +12,8 @@ from crvq.weights.patch_vq import PatchWeight
 from crvq.weights.rotated import RotatedWeight
 from crvq.weights.trainable import EntryGradients, trainable
 from crvq.weights.uniform import UniformWeight
+from tests.methods.linear_examples import random_linear
+from tests.methods.method_checks import quantize
 from tests.methods.test_fairy2i import phases_weight
 from tests.methods.test_gqsa import groups_weight
 from tests.methods.test_qtip import trellis_weight
@@ -90,6 +92,10 @@ WEIGHTS = {
     "complex phases": phases_weight,
     "sparse groups": groups_weight,
     "trellis": trellis_weight,
+    "column binary": lambda: quantize("ptq161", random_linear(6, 20), salient_ratio=0.3).weight,
+    "entropy coded": lambda: quantize("cerwu", random_linear(24, 32), rate=3.0).weight,
+    "masked grids": lambda: quantize("opq", random_linear(6, 20), sparsity=0.75).weight,
+    "masked grids, two": lambda: quantize("ratio_opt", random_linear(6, 20)).weight,
     "row lookup": row_lookup_weight,
     "row-column binary": row_column_weight,
     "row-column binary, plain": lambda: row_column_weight(salient=(4,), splitting=False),

@@ -27,9 +27,9 @@ def test_labels_are_of_the_experiment(load):
         b__1={"params": {"critical_ratio": 0.03}},
     )
     assert [(run.experiment, run.label) for run in runs] == [
-        ("a", "critical_ratio=0.01"),
-        ("a", "critical_ratio=0.02"),
-        ("b", "crvq"),
+        ("a", "CRVQ · λ=0.01"),
+        ("a", "CRVQ · λ=0.02"),
+        ("b", "CRVQ"),
     ]
 
 
@@ -66,10 +66,10 @@ def test_shipped_runs_are_told_apart_and_give_way_to_own_ones(save_run):
     save_run("a/3", params={"critical_ratio": 0.03})
     labels = {run.key: run.label for run in load_runs(results)}
     assert labels == {
-        "a/1": "critical_ratio=0.01",
-        "reference/a/2": "critical_ratio=0.02 · reference",
-        "a/3": "critical_ratio=0.03",
+        "a/1": "CRVQ · λ=0.01",
+        "reference/a/2": "CRVQ · λ=0.02 · reference",
+        "a/3": "CRVQ · λ=0.03",
     }
     assert {run.key for run in load_runs(results, reference=False)} == {"a/1", "a/3"}
     shipped = load_runs(results / "reference")
-    assert [run.label for run in shipped] == ["critical_ratio=0.01", "critical_ratio=0.02"]
+    assert [run.label for run in shipped] == ["CRVQ · λ=0.01", "CRVQ · λ=0.02"]
