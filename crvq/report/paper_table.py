@@ -26,7 +26,7 @@ class Column:
     """The frame's column with what Markdown links each cell to."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PaperTable:
     """A frame with unrounded numbers, and all that is needed to print it.
 
@@ -45,6 +45,10 @@ class PaperTable:
     """Whether the section stands in a row of its own, not in a column."""
     made_by: str = ""
     """The command whose records fill the table; said when it is empty."""
+
+    def __repr__(self) -> str:
+        """Say in a line what it is: a stored notebook must not hold folders of the frame."""
+        return f"{self.title}: {len(self.frame)} rows"
 
     @property
     def shown(self) -> tuple[Column, ...]:
