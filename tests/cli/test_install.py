@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 
 import pytest
 
@@ -16,7 +17,9 @@ MAIN = "import sys; sys.argv[0] = 'crvq'; from crvq.cli.main import main; main()
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """A folder into which a wheel of this checkout was unpacked."""
-    pytest.importorskip("setuptools")
+    # Found, not imported: in a process that has distutils already setuptools refuses to load.
+    if find_spec("setuptools") is None:
+        pytest.skip("no setuptools")
     source, wheels, folder = (tmp_path_factory.mktemp(name) for name in ("src", "dist", "site"))
     for name in ("crvq", "conf", "experiments", "hydra_plugins"):
         ignored = shutil.ignore_patterns("__pycache__")
