@@ -107,15 +107,15 @@ def sharded_blocks(model: nn.Module, name: str, device: torch.device) -> Iterato
         for parameter in block.parameters():
             parameter.data = parameter.data.new_empty(()).expand(parameter.shape)
         stack[index] = divided
-    try:
-        yield list(stack)
-    finally:
-        for index, block in enumerate(originals):
-            pairs = zip(block.parameters(), stack[index].parameters(), strict=True)
-            for parameter, part in pairs:
-                whole = part.detach()
-                parameter.data = whole.full_tensor() if isinstance(whole, DTensor) else whole
-            stack[index] = block
+    yield list(stack)
+    # Not after an error: all processes take part in this, and one that failed by itself (a full
+    # disk) would wait for others that are elsewhere. The run is over then, and its model with it.
+    for index, block in enumerate(originals):
+        pairs = zip(block.parameters(), stack[index].parameters(), strict=True)
+        for parameter, part in pairs:
+            whole = part.detach()
+            parameter.data = whole.full_tensor() if isinstance(whole, DTensor) else whole
+        stack[index] = block
 
 
 def maybe_sharded(
