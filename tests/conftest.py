@@ -3,15 +3,17 @@
 import os
 import random
 import shutil
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
-from omegaconf import OmegaConf
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -30,7 +32,6 @@ if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 ROOT = Path(__file__).parents[1]
-HERE = "/the-folder-of-this-test"
 WORDS = 96
 FAST_METHOD = (
     "crvq.codebook_bits=4",
@@ -118,25 +119,32 @@ def composed_once(overrides):
         return compose("config", overrides=list(overrides))
 
 
-def in_folder(value, folder):
-    """A composed value with the placeholder of a test's folder filled in."""
-    if isinstance(value, str):
-        return value.replace(HERE, folder)
-    if isinstance(value, dict):
-        return {key: in_folder(one, folder) for key, one in value.items()}
-    return [in_folder(one, folder) for one in value] if isinstance(value, list) else value
+@cache
+def parsed_value(override):
+    """The override as Hydra's grammar has it if it sets one present key, else None.
+
+    What chooses a file (``method=gptq``), adds or removes takes part in the composition itself.
+    """
+    if not override[0].isalpha() or (ROOT / "conf" / override.partition("=")[0]).is_dir():
+        return None
+    parsed = OverridesParser.create().parse_override(override)
+    return None if parsed.is_sweep_override() or parsed.package is not None else parsed
 
 
 @pytest.fixture
-def compose_config(tmp_path):
-    """Compose ``conf/`` with overrides, as Hydra does for ``python run.py``."""
-    folder = str(tmp_path)
+def compose_config():
+    """Compose ``conf/`` with overrides, as Hydra does for ``python run.py``.
+
+    Hydra sets values once files are put together; so does this, on what tests of one kind share.
+    """
 
     def composed(*overrides):
-        found = composed_once(tuple(str(one).replace(folder, HERE) for one in overrides))
-        values = in_folder(OmegaConf.to_container(found, resolve=False), folder)
-        config = OmegaConf.create(values)
-        OmegaConf.set_struct(config, True)
+        overrides = [str(one) for one in overrides]
+        values = {one: parsed for one in overrides if (parsed := parsed_value(one)) is not None}
+        config = deepcopy(composed_once(tuple(one for one in overrides if one not in values)))
+        ConfigLoaderImpl._apply_overrides_to_config(
+            [values[one] for one in overrides if one in values], config
+        )
         return config
 
     return composed

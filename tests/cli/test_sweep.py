@@ -1,14 +1,10 @@
 """Sweeps through the real command line."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from crvq.pipeline.run import RunOutcome
 from crvq.tracking.record_schema import read_record
-from tests.conftest import ROOT
+from tests.forked import run_py as run_forked
 
 
 def records(tmp_path):
@@ -50,34 +46,26 @@ def test_jobs_that_come_out_identical_are_told(run_tiny):
 
 
 def test_a_sweep_whose_jobs_are_all_refused_leaves_no_trace(tiny_overrides, tmp_path):
-    refused = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *tiny_overrides, "-m", "calibration.samples=99,98"],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert refused.returncode == 1
-    assert "samples=98" in refused.stdout
+    refused = run_forked([*tiny_overrides, "-m", "calibration.samples=99,98"], tmp_path)
+    assert refused.wait() == 1
+    assert "samples=98" in refused.said()
     assert not (tmp_path / "results").exists()
 
 
 def test_a_failed_job_leaves_its_error_and_the_others_go_on(tiny_overrides, tmp_path):
-    finished = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *tiny_overrides, "-m", "calibration.samples=99,4,2"],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert finished.returncode == 1
+    finished = run_forked([*tiny_overrides, "-m", "calibration.samples=99,4,2"], tmp_path)
+    assert finished.wait() == 1
     found = {r["config"]["calibration"]["samples"]: r for r in records(tmp_path)}
     # What is refused leaves no record; the table has its error.
     assert {samples: r["status"] for samples, r in found.items()} == {
         4: "complete",
         2: "complete",
     }
-    assert "set calibration.samples=15 or less" in " ".join(finished.stdout.split())
+    assert "set calibration.samples=15 or less" in " ".join(finished.said().split())
     # The table has all three, the failed one too.
     for samples in (99, 4, 2):
-        assert f"samples={samples}" in finished.stdout
-    assert "failed" in finished.stdout
+        assert f"samples={samples}" in finished.said()
+    assert "failed" in finished.said()
 
 
 def test_a_single_run_is_shown_next_to_another_where_that_is_asked_for(run_tiny, tmp_path):

@@ -102,10 +102,13 @@ class Bench:
 
     Args:
         root: an empty folder.
+        forked: whether servers are forked from this process, which saves them their imports; not
+            where faults are tried in several threads.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, forked: bool = False) -> None:
         self.root = root
+        self._forked = forked
         self._states: dict[str, Path] = {}
         self._honest: dict[str, dict[str, Any]] = {}
         self._cases = itertools.count(1)
@@ -132,7 +135,7 @@ class Bench:
             with self._lock:
                 warm = self.root / "warm" / str(len(self._servers))
                 places = [f"results_dir={warm / 'results'}", f"cache_dir={warm / 'cache'}"]
-                self._local.server = Server(self.arguments(*places), warm)
+                self._local.server = Server(self.arguments(*places), warm, forked=self._forked)
                 self._servers.append(self._local.server)
         return self._local.server
 

@@ -1,30 +1,23 @@
 """A warm process that forks a child for each command: ``python -m tests.faults.server ...``.
 
-Importing torch and transformers takes seconds, a tiny run a tenth of that. The server imports all
-of it and makes one run; each child is a process of its own, with its own output, which can be
-killed like any other and leaves through the interpreter's exit functions otherwise.
+The server imports all that a run needs and makes one; `tests.forked` says what its children are.
+Children are forked by it, and not by the program that tries faults, because that has threads.
 """
 
 from __future__ import annotations
 
-import atexit
 import gc
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tests.conftest import ROOT
 from tests.faults.inject import Injection, install
-
-_POLL = 0.002
+from tests.forked import leave, own_process, run_py, wait
 
 
 @dataclass(frozen=True)
@@ -41,25 +34,48 @@ class Ended:
 class Server:
     """A forking server, and the commands that it runs."""
 
-    def __init__(self, warm_up: list[str], scratch: Path) -> None:
+    def __init__(self, warm_up: list[str], scratch: Path, *, forked: bool = False) -> None:
+        """Start a server and wait until it is warm.
+
+        Args:
+            warm_up: arguments of its own run.
+            scratch: a folder for its log.
+            forked: from this process, which has imported what a run needs, and has no threads
+                that use it.
+        """
         environment = {
-            **os.environ,
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "1000",
             "WANDB_MODE": "offline",
         }
         scratch.mkdir(parents=True, exist_ok=True)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.server", *warm_up],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(scratch / "server.log").open("w"),
-            text=True,
-            start_new_session=True,
-        )
+        log = (scratch / "server.log").open("w")
+        if forked:
+            (asked, asks), (answered, answers) = os.pipe(), os.pipe()
+            self._pid = os.fork()
+            if self._pid == 0:
+                os.close(asks)  # its end is what the server waits for
+                os.environ.update(environment)
+                own_process(asked, answers, log.fileno())
+                leave(_serve(warm_up))
+            os.close(asked)
+            os.close(answers)
+            self._to, self._from = os.fdopen(asks, "w"), os.fdopen(answered)
+        else:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.faults.server", *warm_up],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+            assert process.stdin is not None
+            assert process.stdout is not None
+            self._pid, self._to, self._from = process.pid, process.stdin, process.stdout
         if self._read() != {"ready": True}:
             raise RuntimeError((scratch / "server.log").read_text()[-3000:])
 
@@ -84,18 +100,15 @@ class Server:
 
     def close(self) -> None:
         """End the server."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=20)
+        self._to.close()
+        wait(self._pid, timeout=20)
 
     def _write(self, values: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(values) + "\n")
-        self._process.stdin.flush()
+        self._to.write(json.dumps(values) + "\n")
+        self._to.flush()
 
     def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._from.readline()
         return json.loads(line) if line else {}
 
 
@@ -109,12 +122,9 @@ def _serve(warm_up: list[str]) -> int:
     while line := sys.stdin.readline():
         request = json.loads(line)
         if "wait" in request:
-            _send(reply, {"code": _wait(request["wait"], request["timeout"])})
+            _send(reply, {"code": wait(request["wait"], request["timeout"])})
             continue
-        pid = os.fork()
-        if pid == 0:
-            _leave(_child(request))
-        _send(reply, {"pid": pid})
+        _send(reply, {"pid": _start(request)})
     return 0
 
 
@@ -123,52 +133,15 @@ def _send(reply: Any, values: dict[str, Any]) -> None:
     reply.flush()
 
 
-def _wait(pid: int, timeout: float) -> int | None:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(_POLL)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return None
+def _start(request: dict[str, Any]) -> int:
+    """Start a requested command; return the process's id."""
+    folder, fault = Path(request["folder"]), request["fault"]
 
+    def before() -> None:
+        if fault is not None:
+            install(request["folder"], fault)
 
-def _child(request: dict[str, Any]) -> int:
-    from crvq.cli.main import main
-
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
-        os.dup2(source, target)
-    os.chdir(request["folder"])
-    sys.argv = ["run.py", *request["arguments"]]
-    if request["fault"] is not None:
-        install(request["folder"], request["fault"])
-    try:
-        main()
-    except SystemExit as done:
-        if done.code is None or isinstance(done.code, int):
-            return done.code or 0
-        sys.stderr.write(f"{done.code}\n")
-        return 1
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
-
-
-def _leave(code: int) -> NoReturn:
-    """End as the interpreter would, but without taking its modules apart, which takes seconds."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    return run_py(request["arguments"], folder, before, Path(request["output"])).pid
 
 
 def _warm(arguments: list[str]) -> None:

@@ -10,7 +10,7 @@ SHORT = [fault for fault in all_faults() if fault.short]
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    made = Bench(tmp_path_factory.mktemp("faults"))
+    made = Bench(tmp_path_factory.mktemp("faults"), forked=True)
     yield made
     made.close()
 
@@ -33,7 +33,11 @@ def test_the_suite_tries_more_than_three_hundred_faults_of_each_kind():
 
 
 @pytest.mark.faults
-def test_all_faults_are_survived(bench):
-    results = try_all(bench, all_faults(), 2, lambda tried: None)
+def test_all_faults_are_survived(tmp_path):
+    bench = Bench(tmp_path)
+    try:
+        results = try_all(bench, all_faults(), 2, lambda tried: None)
+    finally:
+        bench.close()
     table = markdown(results, "python -m tests.faults", 0.0)
     assert rows(results)[-1][1] == rows(results)[-1][2], table

@@ -46,9 +46,9 @@ def measured(record):
 
 
 def test_the_same_command_with_one_more_dataset_adds_to_its_record(
-    compose_run, tiny_texts, no_quantizing
+    finished, compose_run, tiny_texts, no_quantizing
 ):
-    folder = run(compose_run())
+    folder = finished()
     before = read_record(folder)
     no_quantizing()
     wider = compose_run(*more(tiny_texts, *ASKED))
@@ -72,14 +72,14 @@ def test_the_same_command_with_one_more_dataset_adds_to_its_record(
     assert recorded.agreement_dataset == wider.eval.agreement_dataset
 
 
-def test_it_gives_what_measuring_at_once_gives(compose_run, tiny_texts, tmp_path):
+def test_it_gives_what_measuring_at_once_gives(finished, compose_run, tiny_texts, tmp_path):
     at_once = run(compose_run(*more(tiny_texts, *ASKED), f"results_dir={tmp_path / 'other'}"))
-    run(compose_run("eval=none"))
+    finished("eval=none")
     later = run(compose_run(*more(tiny_texts, *ASKED)))
     assert measured(read_record(later)) == measured(read_record(at_once))
 
 
-def test_quantized_perplexity_is_that_of_the_stored_weights(compose_run, tiny_texts):
+def test_quantized_perplexity_is_that_of_the_stored_weights(finished, compose_run, tiny_texts):
     # By hand: each stored weight dequantized into a freshly loaded model.
     from crvq.checkpoint import BlockStore
 
@@ -94,7 +94,7 @@ def test_quantized_perplexity_is_that_of_the_stored_weights(compose_run, tiny_te
     windows = torch.tensor(words[: 4 * 32]).view(4, 32)
     expected = perplexity(model, windows, torch.device("cpu")).perplexity
     assert read_record(folder)["perplexity"]["more"]["quantized"] == pytest.approx(expected)
-    run(compose_run("eval=none"))
+    finished("eval=none")
     folder = run(compose_run(*more(tiny_texts)))
     assert read_record(folder)["perplexity"]["more"]["quantized"] == pytest.approx(expected)
 
@@ -123,8 +123,8 @@ def test_a_fine_tuned_model_is_restored_with_its_trained_norms(compose_run, no_q
     assert measured(after) == measured(before)
 
 
-def test_a_quantized_cache_is_added_for_texts_that_are_known(compose_run, no_quantizing):
-    run(compose_run())
+def test_a_quantized_cache_is_added_for_texts_that_are_known(finished, compose_run, no_quantizing):
+    finished()
     no_quantizing()
     asked = compose_run("eval.kv_cache=rotatekv2")
     record = read_record(run(asked))
@@ -135,16 +135,16 @@ def test_a_quantized_cache_is_added_for_texts_that_are_known(compose_run, no_qua
     assert record["config"]["eval"]["kv_cache"] == "rotatekv2"
 
 
-def test_nothing_missing_loads_nothing(compose_run, monkeypatch):
-    folder = run(compose_run())
+def test_nothing_missing_loads_nothing(finished, compose_run, monkeypatch):
+    folder = finished()
     before = (folder / "record.json").read_bytes()
     monkeypatch.setattr("crvq.pipeline.context.load_model", None)
     assert run(compose_run()) == folder
     assert (folder / "record.json").read_bytes() == before
 
 
-def test_a_finished_run_is_named_by_its_folder(compose_run, tiny_texts, no_quantizing):
-    folder = run(compose_run())
+def test_a_finished_run_is_named_by_its_folder(finished, compose_run, tiny_texts, no_quantizing):
+    folder = finished()
     no_quantizing()
     # The model and method of the command do not count: the run's own do.
     asked = compose_run("crvq.critical_ratio=0.3", "seed=9", *more(tiny_texts))
@@ -154,8 +154,8 @@ def test_a_finished_run_is_named_by_its_folder(compose_run, tiny_texts, no_quant
     assert len(read_record(folder)["added_evaluations"]) == 1
 
 
-def test_another_protocol_of_a_name_is_added_beside_it(compose_run):
-    folder = run(compose_run())
+def test_another_protocol_of_a_name_is_added_beside_it(finished, compose_run):
+    folder = finished()
     first = read_record(folder)["perplexity"]["file"]
     run(compose_run("eval.perplexity.file.context=16"))
     found = read_record(folder)["perplexity"]
@@ -163,8 +163,8 @@ def test_another_protocol_of_a_name_is_added_beside_it(compose_run):
     assert found["file_16"]["context"] == 16
 
 
-def test_force_measures_again(compose_run, no_quantizing):
-    folder = run(compose_run())
+def test_force_measures_again(finished, compose_run, no_quantizing):
+    folder = finished()
     no_quantizing()
     path = folder / "record.json"
     values = json.loads(path.read_text())
@@ -206,17 +206,19 @@ def test_a_model_that_changed_is_refused_and_the_record_stays(
     assert (folder / "record.json").read_bytes() == before
 
 
-def test_blocks_of_another_run_are_refused(compose_run, tiny_texts):
-    folder = run(compose_run())
-    other = run(compose_run("seed=5"))
+def test_blocks_of_another_run_are_refused(finished, compose_run, tiny_texts):
+    folder = finished()
+    other = finished("seed=5")
     shutil.rmtree(folder / "checkpoint")
     shutil.copytree(other / "checkpoint", folder / "checkpoint")
     with pytest.raises(CheckpointError, match="result_digest"):
         run(compose_run(f"eval_only={folder}", *more(tiny_texts)))
 
 
-def test_without_its_blocks_a_run_is_made_again_with_all_that_it_had(compose_run, tiny_texts):
-    folder = run(compose_run())
+def test_without_its_blocks_a_run_is_made_again_with_all_that_it_had(
+    finished, compose_run, tiny_texts
+):
+    folder = finished()
     before = read_record(folder)
     shutil.rmtree(folder / "checkpoint")
     assert run(compose_run("eval=none", *more(tiny_texts))) == folder
@@ -226,8 +228,8 @@ def test_without_its_blocks_a_run_is_made_again_with_all_that_it_had(compose_run
     assert after["result_digest"] == before["result_digest"]
 
 
-def test_an_unfinished_run_is_refused(compose_run):
-    folder = run(compose_run())
+def test_an_unfinished_run_is_refused(finished, compose_run):
+    folder = finished()
     path = folder / "record.json"
     write_record(path, {**json.loads(path.read_text()), "status": "failed"})
     with pytest.raises(ConfigError, match="this run is failed"):

@@ -65,8 +65,8 @@ def assert_same(folder, whole):
         assert section(ours, stage) == section(theirs, stage)
 
 
-def test_blocks_are_trained_and_stored(compose_run):
-    folder = run(compose_run(*BLOCK))
+def test_blocks_are_trained_and_stored(finished):
+    folder = finished(*BLOCK)
     record = read_record(folder)
     told = record["finetune"]["block"]
     assert told["blocks"] == 3
@@ -123,10 +123,10 @@ PV = (
 )
 
 
-def test_codes_change_and_are_stored(compose_run):
+def test_codes_change_and_are_stored(finished):
     """The share of changed codes in the record and the curve is that of the checkpoints."""
-    plain = run(compose_run(*END_TO_END))
-    folder = run(compose_run(*PV))
+    plain = finished(*END_TO_END)
+    folder = finished(*PV)
     told = read_record(folder)["finetune"]
     stores = [
         BlockStore.read(plain / BEFORE_END_TO_END),
@@ -182,9 +182,9 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_cut_between_blocks_ends_as_the_uninterrupted_one(
-    variant, compose_run, tmp_path, monkeypatch
+    finished, variant, compose_run, tmp_path, monkeypatch
 ):
-    whole = run(compose_run(*VARIANTS[variant]))
+    whole = finished(*VARIANTS[variant])
     told = read_record(whole)["finetune"]["block"]
     assert told["best_loss"] <= told["first_loss"]
     # On so little text new codes may help no held-out window: then codes and values stay.
@@ -199,9 +199,9 @@ def test_a_run_cut_between_blocks_ends_as_the_uninterrupted_one(
     assert_same(folder, whole)
 
 
-def test_codebooks_of_the_model_stay_as_they_are_block_by_block(compose_run):
+def test_codebooks_of_the_model_stay_as_they_are_block_by_block(finished, compose_run):
     shared = "crvq.codebook_scope=model"
-    plain, tuned = run(compose_run(*FAST, shared)), run(compose_run(*BLOCK, shared))
+    plain, tuned = run(compose_run(*FAST, shared)), finished(*BLOCK, shared)
     assert (
         BlockStore.read(plain / "checkpoint").load_shared().keys()
         == BlockStore.read(tuned / "checkpoint").load_shared().keys()
@@ -213,35 +213,21 @@ def test_codebooks_of_the_model_stay_as_they_are_block_by_block(compose_run):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.fixture(scope="module")
-def whole_runs(tmp_path_factory):
-    """Finished runs by what they add to the tiny run; each is made once and only read."""
-    folder = tmp_path_factory.mktemp("whole")
-    places = (f"results_dir={folder / 'results'}", f"cache_dir={folder / 'cache'}")
-    made = {}
-
-    def whole(compose_run, asked):
-        if asked not in made:
-            made[asked] = run(compose_run(*asked, *places))
-        return made[asked]
-
-    return whole
-
-
 @pytest.mark.parametrize(
-    ("stages", "teacher"), [(END_TO_END, "hidden_states"), (END_TO_END, "top_k"), (PV, "top_k")]
+    ("stages", "teacher"), [(END_TO_END, None), (END_TO_END, "top_k"), (PV, "top_k")]
 )
 @pytest.mark.parametrize("cut", ["steps", "blocks", "manifest"])
 def test_a_run_cut_end_to_end_ends_as_the_uninterrupted_one(
-    stages, teacher, cut, compose_run, whole_runs, tmp_path, monkeypatch
+    stages, teacher, cut, finished, compose_run, tmp_path, monkeypatch
 ):
-    asked = (*stages, f"finetune.end_to_end.teacher={teacher}")
-    whole = whole_runs(compose_run, asked)
+    asked = stages if teacher is None else (*stages, f"finetune.end_to_end.teacher={teacher}")
+    whole = finished(*asked)
     told = read_record(whole)["finetune"]["end_to_end"]
     assert told["steps"] == 12
     assert stages is PV or told["best_step"] > 0
     assert stages is PV or told["best_loss"] < told["first_loss"]
-    config = compose_run(*asked, f"results_dir={tmp_path / 'cut'}")
+    elsewhere = (f"results_dir={tmp_path / 'cut'}", f"cache_dir={tmp_path / 'other'}")
+    config = compose_run(*asked, *elsewhere)
     with monkeypatch.context() as patch:
         if cut == "steps":
             power_cut_at_step(patch, 7)
@@ -294,8 +280,8 @@ def power_cut_at_step(patch, step):
     patch.setattr(end_to_end.Distillation, "loss", loss)
 
 
-def test_gradient_checkpointing_gives_the_same_model(compose_run, tmp_path):
-    whole = run(compose_run(*END_TO_END))
+def test_gradient_checkpointing_gives_the_same_model(finished, compose_run, tmp_path):
+    whole = finished(*END_TO_END)
     asked = (*END_TO_END, "finetune.end_to_end.gradient_checkpointing=true")
     again = run(compose_run(*asked, f"results_dir={tmp_path / 'other'}"))
     assert again.name == whole.name
@@ -348,8 +334,8 @@ def test_codes_of_other_formats_are_refused(stages, compose_config, tiny_overrid
         run(config)
 
 
-def test_the_teacher_is_asked_once_for_all_runs(compose_run, monkeypatch):
-    run(compose_run(*END_TO_END))
+def test_the_teacher_is_asked_once_for_all_runs(finished, compose_run, monkeypatch):
+    finished(*END_TO_END)
     monkeypatch.setattr("crvq.finetune.teacher.Teacher.learn", power_cut)
     run(compose_run(*END_TO_END, "seed=1"))
     with pytest.raises(PowerCutError):

@@ -4,9 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,10 +15,11 @@ from crvq.pipeline.blockwise import BlockwiseQuantizer
 from crvq.pipeline.run import execute, run, run_folder
 from crvq.pipeline.run_folder import ATTEMPTS, REPLACED, lock_file, publish, settle
 from crvq.tracking.record_schema import RecordError, read_record, write_record
+from crvq.tracking.record_values import RecordValues
+from tests.forked import run_py
 from tests.pipeline.test_finetune import END_TO_END
 from tests.pipeline.test_resume import PowerCutError, blocks_on_disk, cut_power_after
 
-ROOT = Path(__file__).parents[2]
 ASKED = ("eval.agreement={}",)
 
 
@@ -58,8 +56,8 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_a_refused_command_leaves_a_finished_run_as_it_was(case, compose_run):
-    folder = run(compose_run())
+def test_a_refused_command_leaves_a_finished_run_as_it_was(finished, case, compose_run):
+    folder = finished()
     if case.startswith("blocks gone"):
         shutil.rmtree(folder / "checkpoint")
     before = content(folder)
@@ -70,8 +68,8 @@ def test_a_refused_command_leaves_a_finished_run_as_it_was(case, compose_run):
 
 
 @pytest.mark.parametrize("error", [SourceError("gone"), KeyboardInterrupt(), PowerCutError()])
-def test_an_attempt_that_fails_leaves_the_finished_run(error, compose_run, monkeypatch):
-    folder = run(compose_run())
+def test_an_attempt_that_fails_leaves_the_finished_run(finished, error, compose_run, monkeypatch):
+    folder = finished()
     before = content(folder)
 
     def stop(*_):
@@ -86,8 +84,8 @@ def test_an_attempt_that_fails_leaves_the_finished_run(error, compose_run, monke
     assert status == ("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
 
 
-def test_a_forced_attempt_replaces_the_finished_run_when_it_is_complete(compose_run):
-    folder = run(compose_run())
+def test_a_forced_attempt_replaces_the_finished_run_when_it_is_complete(finished, compose_run):
+    folder = finished()
     before = content(folder)
     assert run(compose_run("force=true")) == folder
     (kept,) = (folder.parent / REPLACED).iterdir()
@@ -97,8 +95,10 @@ def test_a_forced_attempt_replaces_the_finished_run_when_it_is_complete(compose_
     assert not list((folder.parent / ATTEMPTS).iterdir())
 
 
-def test_a_forced_attempt_that_was_killed_is_resumed_by_the_same_command(compose_run, monkeypatch):
-    folder = run(compose_run())
+def test_a_forced_attempt_that_was_killed_is_resumed_by_the_same_command(
+    finished, compose_run, monkeypatch
+):
+    folder = finished()
     with monkeypatch.context() as patch:
         cut_power_after(patch, 1)
         with pytest.raises(PowerCutError):
@@ -119,8 +119,8 @@ def test_force_on_an_unfinished_run_starts_over_and_keeps_it(compose_run, monkey
     assert read_record(folder)["resumes"] == 0
 
 
-def test_a_swap_that_was_interrupted_is_finished(compose_run, tmp_path, no_quantizing):
-    folder = run(compose_run())
+def test_a_swap_that_was_interrupted_is_finished(finished, compose_run, tmp_path, no_quantizing):
+    folder = finished()
     working = folder.parent / ATTEMPTS / folder.name
     working.parent.mkdir()
     folder.rename(working)
@@ -132,10 +132,10 @@ def test_a_swap_that_was_interrupted_is_finished(compose_run, tmp_path, no_quant
 
 
 def test_a_forced_attempt_that_was_complete_but_not_in_place_is_put_there(
-    compose_run, no_quantizing
+    finished, compose_run, no_quantizing
 ):
     """Killed between its last write and the swap: the same command has nothing left to compute."""
-    folder = run(compose_run())
+    folder = finished()
     first = content(folder)
     working = folder.parent / ATTEMPTS / folder.name
     shutil.copytree(folder, working)
@@ -190,9 +190,11 @@ def test_blocks_made_from_something_else_are_moved_aside(compose_run, tiny_texts
 
 
 @pytest.mark.parametrize("name", ["layers.csv", "finetune.csv"])
-def test_damaged_tables_of_a_finished_run_are_written_again(name, compose_run, no_quantizing):
+def test_damaged_tables_of_a_finished_run_are_written_again(
+    finished, name, compose_run, no_quantizing
+):
     asked = (*END_TO_END,)
-    folder = run(compose_run(*asked))
+    folder = finished(*asked)
     honest = (folder / name).read_bytes()
     no_quantizing()
     for damage in (honest[:-2], honest.replace(b"1", b"2", 1), None):
@@ -201,8 +203,8 @@ def test_damaged_tables_of_a_finished_run_are_written_again(name, compose_run, n
         assert (folder / name).read_bytes() == honest
 
 
-def test_a_damaged_table_without_its_blocks_is_an_error_that_keeps_the_run(compose_run):
-    folder = run(compose_run())
+def test_a_damaged_table_without_its_blocks_is_an_error_that_keeps_the_run(finished, compose_run):
+    folder = finished()
     shutil.rmtree(folder / "checkpoint")
     (folder / "layers.csv").write_text("x")
     with pytest.raises(RecordError, match="force=true: the present record is kept"):
@@ -212,8 +214,8 @@ def test_a_damaged_table_without_its_blocks_is_an_error_that_keeps_the_run(compo
 
 @pytest.mark.parametrize("asked", [(), ("finetune=block", "finetune.samples=8"), END_TO_END])
 @pytest.mark.parametrize("block", [0, 1, 2])
-def test_a_damaged_block_is_made_again_bit_for_bit(asked, block, compose_run):
-    folder = run(compose_run(*asked, "eval=none", "calibration.length=32"))
+def test_a_damaged_block_is_made_again_bit_for_bit(finished, asked, block, compose_run):
+    folder = finished(*asked, "eval=none", "calibration.length=32")
     honest = content(folder / "checkpoint")
     file = folder / "checkpoint" / f"block-{block:03d}.safetensors"
     data = bytearray(file.read_bytes())
@@ -227,8 +229,8 @@ def test_a_damaged_block_is_made_again_bit_for_bit(asked, block, compose_run):
     assert not list((folder.parent / ATTEMPTS).iterdir())
 
 
-def test_a_block_that_cannot_be_made_again_keeps_all_others(compose_run, monkeypatch):
-    folder = run(compose_run("eval=none"))
+def test_a_block_that_cannot_be_made_again_keeps_all_others(finished, compose_run, monkeypatch):
+    folder = finished("eval=none")
     file = folder / "checkpoint" / "block-001.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     before = content(folder / "checkpoint")
@@ -241,8 +243,8 @@ def test_a_block_that_cannot_be_made_again_keeps_all_others(compose_run, monkeyp
     assert read_record(folder)["status"] == "complete"
 
 
-def test_blocks_of_a_newer_version_are_neither_read_nor_replaced(compose_run):
-    folder = run(compose_run())
+def test_blocks_of_a_newer_version_are_neither_read_nor_replaced(finished, compose_run):
+    folder = finished()
     manifest = folder / "checkpoint" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format_version": 99}))
     before = content(folder)
@@ -255,9 +257,11 @@ def test_blocks_of_a_newer_version_are_neither_read_nor_replaced(compose_run):
 # -- references
 
 
-def test_a_reference_is_used_only_when_that_is_asked_for(compose_run, no_quantizing, tmp_path):
+def test_a_reference_is_used_only_when_that_is_asked_for(
+    finished, compose_run, no_quantizing, tmp_path
+):
     results = tmp_path / "results"
-    made = run(compose_run())
+    made = finished()
     reference = results / "reference" / "other" / made.name
     reference.parent.mkdir(parents=True)
     made.rename(reference)
@@ -277,15 +281,8 @@ def test_a_reference_is_used_only_when_that_is_asked_for(compose_run, no_quantiz
 
 
 def test_a_second_process_waits_and_finds_the_work_done(tiny_overrides, compose_run, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "run.py"), *tiny_overrides, "compare_with=null"]
-    both = [
-        subprocess.Popen(command, cwd=tmp_path, env=environment, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for _ in range(2)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=240)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    both = [run_py([*tiny_overrides, "compare_with=null"], tmp_path) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0], [process.said() for process in both]
     folder = run_folder(compose_run())
     record = read_record(folder)
     assert (record["status"], record["resumes"], len(record["attempts"])) == ("complete", 0, 1)
@@ -304,28 +301,23 @@ def test_if_locked_error_refuses_and_leaves_the_run_alone(compose_run):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_stopped_by_a_signal_says_so_and_resumes(number, tiny_overrides, compose_run,
-                                                       tmp_path):  # fmt: skip
-    program = f"""
-import os, runpy, signal, sys
-from crvq.tracking.record_values import RecordValues
-heard = RecordValues.block_quantized
-def stop(self, block, rows, seconds):
-    heard(self, block, rows, seconds)
-    if block == 1:
-        os.kill(os.getpid(), {int(number)})
-RecordValues.block_quantized = stop
-sys.argv = ["run.py", *{[*tiny_overrides, "compare_with=null"]!r}]
-runpy.run_path({str(ROOT / "run.py")!r}, run_name="__main__")
-"""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    stopped = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert stopped.returncode == 128 + number, stopped.stderr
-    assert "Traceback" not in stopped.stderr
-    assert "the same command resumes it" in stopped.stderr
+def test_a_run_stopped_by_a_signal_says_so_and_resumes(
+    number, tiny_overrides, compose_run, tmp_path
+):
+    def signal_in_block_1():
+        heard = RecordValues.block_quantized
+
+        def stop(self, block, rows, seconds):
+            heard(self, block, rows, seconds)
+            if block == 1:
+                os.kill(os.getpid(), number)
+
+        RecordValues.block_quantized = stop
+
+    stopped = run_py([*tiny_overrides, "compare_with=null"], tmp_path, signal_in_block_1)
+    assert stopped.wait() == 128 + number, stopped.said()
+    assert "Traceback" not in stopped.said()
+    assert "the same command resumes it" in stopped.said()
     folder = run_folder(compose_run())
     record = read_record(folder)
     assert (record["status"], record["error"]) == ("stopped", None)

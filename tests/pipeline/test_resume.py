@@ -83,8 +83,10 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_cut_run_ends_as_the_uninterrupted_one(variant, compose_run, tmp_path, monkeypatch):
-    whole = run(compose_run(*VARIANTS[variant]))
+def test_a_cut_run_ends_as_the_uninterrupted_one(
+    finished, variant, compose_run, tmp_path, monkeypatch
+):
+    whole = finished(*VARIANTS[variant])
     config = compose_run(*VARIANTS[variant], f"results_dir={tmp_path / 'cut'}")
     with monkeypatch.context() as patch:
         cut_power_after(patch, 1)
@@ -105,9 +107,9 @@ def test_a_cut_run_ends_as_the_uninterrupted_one(variant, compose_run, tmp_path,
 
 
 def test_a_cut_between_a_blocks_file_and_its_entry_loses_that_block_only(
-    compose_run, tmp_path, monkeypatch
+    finished, compose_run, tmp_path, monkeypatch
 ):
-    whole = run(compose_run())
+    whole = finished()
     config = compose_run(f"results_dir={tmp_path / 'cut'}")
     with monkeypatch.context() as patch:
         cut_power_after(patch, 1, before_manifest=True)
@@ -121,9 +123,11 @@ def test_a_cut_between_a_blocks_file_and_its_entry_loses_that_block_only(
 
 
 @pytest.mark.parametrize("file", ["block-001.safetensors", "shared.safetensors", "manifest.json"])
-def test_a_damaged_file_costs_what_came_after_it(file, compose_run, tmp_path, monkeypatch):
+def test_a_damaged_file_costs_what_came_after_it(
+    finished, file, compose_run, tmp_path, monkeypatch
+):
     variant = VARIANTS["model_scope"]
-    whole = run(compose_run(*variant))
+    whole = finished(*variant)
     config = compose_run(*variant, f"results_dir={tmp_path / 'cut'}")
     with monkeypatch.context() as patch:
         cut_power_after(patch, 2)
@@ -174,8 +178,8 @@ runpy.run_path({program!r}, run_name="__main__")
 """
 
 
-def test_a_real_sigkill_of_run_py(compose_run, tiny_overrides, tmp_path):
-    whole = run(compose_run())
+def test_a_real_sigkill_of_run_py(finished, compose_run, tiny_overrides, tmp_path):
+    whole = finished()
     overrides = [o for o in tiny_overrides if not o.startswith("results_dir")] + [
         f"results_dir={tmp_path / 'killed'}",
         "compare_with=null",

@@ -17,9 +17,8 @@ from crvq.tracking.run_id import run_id
 
 
 @pytest.fixture
-def done(compose_run):
-    config = compose_run()
-    return config, run(config)
+def done(finished, compose_run):
+    return compose_run(), finished()
 
 
 def tensor_bytes(folder):
@@ -239,7 +238,7 @@ def test_registered_classes_are_all_typed():
         assert issubclass(METHODS.get(name).Params, StrictModel)
 
 
-def test_overrides_reach_the_layers_they_name_and_the_identity(compose_run):
+def test_overrides_reach_the_layers_they_name_and_the_identity(finished, compose_run):
     plain = compose_run()
     config = compose_run(
         "overrides={*.down_proj:{codebook_bits:5},model.layers.0.*:{max_rounds:2}}"
@@ -248,7 +247,7 @@ def test_overrides_reach_the_layers_they_name_and_the_identity(compose_run):
     folder = run(config)
     rows = read_layers(folder / "layers.csv")
     bits = {(row.block, row.kind): row.bits for row in rows}
-    before = {(r.block, r.kind): r.bits for r in read_layers(run(plain) / "layers.csv")}
+    before = {(r.block, r.kind): r.bits for r in read_layers(finished() / "layers.csv")}
     for (block, kind), value in bits.items():
         assert (value > before[block, kind]) == (kind == "mlp.down_proj")
     assert run(config) == folder  # found again: the same run

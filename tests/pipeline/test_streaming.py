@@ -51,20 +51,24 @@ def result(folder):
             "activation_dtype=bfloat16",
             "+eval/measure@eval.agreement=agreement",
             "+eval/measure@eval.generation=generation",
+            "eval.generation.max_new_tokens=8",
         ],
     ],
     ids=["plain", "full-precision stream", "block fine-tuning", "shared codebooks", "bfloat16"],
 )
-def test_a_streamed_run_is_the_same(placement, more, compose_run, tmp_path):
-    whole = compose_run(*more, "placement=device", f"results_dir={tmp_path / 'whole'}")
-    streamed = compose_run(*more, f"placement={placement}", f"cache_dir={tmp_path / 'other'}")
-    assert result(execute(streamed).folder) == result(execute(whole).folder)
+def test_a_streamed_run_is_the_same(finished, placement, more, compose_run, tmp_path):
+    whole = finished(*more, "placement=device")
+    elsewhere = (f"results_dir={tmp_path / 'streamed'}", f"cache_dir={tmp_path / 'other'}")
+    streamed = compose_run(*more, f"placement={placement}", *elsewhere)
+    assert result(execute(streamed).folder) == result(whole)
     assert not list((tmp_path / "other" / "hidden_states").glob("*"))
 
 
-def test_a_killed_streamed_run_resumes_with_the_same_result(compose_run, tmp_path, monkeypatch):
-    whole = execute(compose_run("placement=device", f"results_dir={tmp_path / 'whole'}")).folder
-    config = compose_run("placement=host")
+def test_a_killed_streamed_run_resumes_with_the_same_result(
+    finished, compose_run, tmp_path, monkeypatch
+):
+    whole = finished("placement=device")
+    config = compose_run("placement=host", f"results_dir={tmp_path / 'streamed'}")
     calls = []
 
     def killed(method, block, linears):
@@ -82,7 +86,9 @@ def test_a_killed_streamed_run_resumes_with_the_same_result(compose_run, tmp_pat
     assert result(folder) == result(whole)
 
 
-def test_evaluation_is_added_to_a_finished_run_streamed(compose_run, tiny_texts, tmp_path):
+def test_evaluation_is_added_to_a_finished_run_streamed(
+    finished, compose_run, tiny_texts, tmp_path
+):
     more = (
         "+eval/dataset@eval.perplexity.again=_base",
         "eval.perplexity.again.source=path",
@@ -91,7 +97,7 @@ def test_evaluation_is_added_to_a_finished_run_streamed(compose_run, tiny_texts,
         "eval.perplexity.again.max_windows=2",
     )
     whole = execute(compose_run(*more, f"results_dir={tmp_path / 'whole'}")).folder
-    execute(compose_run())
+    finished()
     added = execute(compose_run(*more, "placement=disk")).folder
     assert read_record(added)["perplexity"] == read_record(whole)["perplexity"]
 
