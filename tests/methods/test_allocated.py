@@ -86,7 +86,9 @@ def test_layers_that_gain_more_get_wider_codes():
     assert last["steep"] < last["flat"]
     assert middle["steep"] == middle["flat"]
     every = [*first.values(), *middle.values(), *last.values()]
-    assert sum(x.codebook_bits for x in every) / 6 == pytest.approx(8, abs=0.2)  # as many bits as 8-bit codes everywhere
+    assert sum(x.codebook_bits for x in every) / 6 == pytest.approx(
+        8, abs=0.2
+    )  # as many bits as 8-bit codes everywhere
 
 
 def test_a_plan_comes_back():
