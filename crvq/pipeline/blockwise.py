@@ -20,7 +20,7 @@ from crvq.models.blocks import LinearSlot, find_slots
 from crvq.models.output_gradients import squared_output_gradients
 from crvq.models.second_moments import InputCollector
 from crvq.pipeline.context import RunContext
-from crvq.pipeline.corrected_targets import CorrectedTargets, InputDifferences
+from crvq.pipeline.corrected_targets import CorrectedTargets
 from crvq.pipeline.division import divided
 from crvq.pipeline.finetuning import BlockTuner
 from crvq.pipeline.fingerprint import derived_seed
@@ -115,12 +115,12 @@ class BlockwiseQuantizer:
         self._listener.stage_advanced("quantize", f"block {index}")
 
     def block_inputs(
-        self, index: int, *, keep_outputs: bool = False, differences: InputDifferences | None = None
+        self, index: int, *, keep_outputs: bool = False
     ) -> tuple[list[LinearInput], list[LinearSlot], HiddenStates]:
         """Return a block's linears with the Hessian of their inputs, and the block's outputs.
 
         The outputs are those of the weights as they are now (full precision); none where nothing
-        in a run needs them, unless ``keep_outputs``. Weights are moved by ``differences``.
+        in a run needs them, unless ``keep_outputs``.
         """
         slots = find_slots(self._blocks[index], self._skip)
         collector = InputCollector(slots)
@@ -149,13 +149,11 @@ class BlockwiseQuantizer:
             try:
                 if id(seen) not in hessians:
                     hessians[id(seen)] = Hessian(seen.second_moment())
-                weight = slot.read()
-                if self._targets is not None and differences is not None:
-                    weight = self._targets.moved(slot.kind, weight, hessians[id(seen)], differences)
             except HessianError as error:
                 raise QuantizationError(
                     f"the input of {full_name} cannot be used: {error}. {_REMEDY}"
                 ) from error
+            weight = slot.read()
             if not bool(torch.isfinite(weight).all()):
                 raise QuantizationError(
                     f"the weight of {full_name} holds NaN or infinity: the model is damaged"
@@ -262,14 +260,11 @@ class BlockwiseQuantizer:
     def _quantize(self, index: int) -> list[LayerRow]:
         begun = time.perf_counter()
         self._listener.note(f"block {index}: reading inputs")
-        differences = None
-        if self._targets is not None:
-            slots = find_slots(self._blocks[index], self._skip)
-            differences = self._targets.collect(index, slots, self._collected)
-            differences.add_up(team())
-        inputs, slots, outputs = self.block_inputs(index, differences=differences)
         if self._tuner is not None:
             self._tuner.before_quantization(index)
+        if self._targets is not None:
+            self._targets.move(index, find_slots(self._blocks[index], self._skip), self._collected)
+        inputs, slots, outputs = self.block_inputs(index)
         by_kind = {slot.kind: slot for slot in slots}
         collected = time.perf_counter()
         self.seconds["calibrate"] += collected - begun

@@ -1,32 +1,34 @@
 """Weights moved, before they are quantized, to make up for errors of the layers before them.
 
 A block behind quantized ones sees other inputs x̂ than the full-precision model's x. Weights W that
-are only kept near themselves pass the difference on. Least squares finds weights that take it back:
-for a linear layer that is to give ``t`` (its outputs in the full-precision model),
+are only kept near themselves pass the difference on. Least squares finds weights whose outputs are
+those of the full-precision model as nearly as inputs x̂ allow:
 
-    W' = W + α (E[t x̂ᵀ] - W E[x̂ x̂ᵀ]) H⁻¹,   H = E[x̂ x̂ᵀ] + damping,
+    W' = W + α W E[(x - x̂) x̂ᵀ] (H + damping)⁻¹,   H = E[x̂ x̂ᵀ].
 
-and quantization then works on W' with the same H. α = 1 is the solution itself (GPTAQ, arXiv
-2504.02692, asks for it column by column); a smaller α follows noise in few tokens less (QEP, arXiv
-2504.09629). ``t`` is ``W x``; the last linear layers before an addition to the residual stream may
-also make up for what the residual stream itself lacks (`residual`).
+Quantization then works on W'. α = 1 is the solution itself (GPTAQ, arXiv 2504.02692, asks for it
+column by column). It makes outputs smaller where x̂ says little about x, which later layers feel, so
+a smaller α does better where errors are large (QEP, arXiv 2504.09629, takes 1/2).
+
+Layers of a block are moved in the order in which they run, those with one input together, and each
+sees inputs that layers moved before it make: moved for inputs of unmoved ones, each would take back
+what the others have already taken back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crvq.errors import ConfigError
+from crvq.errors import ConfigError, QuantizationError
 from crvq.models.activations import HiddenStates
 from crvq.models.block_stream import BlockStream
 from crvq.models.blocks import LinearSlot
-from crvq.team import Team
-from crvq.vq.hessian import Hessian, HessianError
+from crvq.team import team
 
 
 class CorrectedTargets:
@@ -48,137 +50,117 @@ class CorrectedTargets:
             for batch, hidden in enumerate(self._reference):
                 self._reference[batch] = self._stream.output(index, batch, hidden)
 
-    def collect(self, index: int, slots: Sequence[LinearSlot], batches: int) -> InputDifferences:
-        """Return what inputs differ by, summed over the first ``batches``; then advance.
+    def move(self, index: int, slots: Sequence[LinearSlot], batches: int) -> None:
+        """Advance past a block, then move its linear layers' weights in place.
 
         Args:
             index: of the block, its own weights in place.
             slots: its linear layers.
-            batches: of the stream that H is collected from too.
-        """
-        found = InputDifferences(slots)
-        with torch.no_grad():
-            for batch, hidden in enumerate(self._reference):
-                if batch >= batches:
-                    output = self._stream.output(index, batch, hidden)
-                else:
-                    with found.seeing() as wanted:
-                        output = self._stream.output(index, batch, hidden)
-                    with found.seeing() as present:
-                        self._stream.output(index, batch, self._stream.hidden[batch])
-                    found.add(wanted, present, hidden.shape[:-1].numel())
-                self._reference[batch] = output
-        return found
-
-    def moved(self, kind: str, weight: Tensor, hessian: Hessian, seen: InputDifferences) -> Tensor:
-        """Return W', ``(out, in)``; W itself for a layer that does not see every token.
-
-        Args:
-            kind: of the linear layer.
-            weight: W.
-            hessian: of x̂, undamped.
-            seen: by `collect`.
+            batches: of the stream that are looked at.
 
         Raises:
-            HessianError: H is not positive definite when damped.
+            ConfigError: the block has experts in one fused weight.
+            QuantizationError: H is not positive definite when damped.
         """
-        difference = seen.mean(kind)
-        if difference is None:
-            return weight
-        matrix = hessian.matrix.double()
-        damped = matrix + self._damping * matrix.diagonal().mean() * torch.eye(
-            len(matrix), dtype=matrix.dtype, device=matrix.device
-        )
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        if int(failed):
-            raise HessianError(
-                f"not positive definite when damped by {self._damping:g} of its mean diagonal; "
-                "weights cannot be moved by it. Set calibration.target_damping higher, or "
-                "calibration.target_correction=0"
-            )
-        # Once per input: layers that read one input share D H⁻¹, and each multiplies it by its W.
-        change = torch.cholesky_solve(difference.double().mT, factor).mT
-        return (weight.double() + self._strength * weight.double() @ change).to(weight.dtype)
-
-
-class InputDifferences:
-    """Sums ``Σ (x - x̂) x̂ᵀ`` for each distinct input of a block's linear layers.
-
-    Args:
-        slots: of the block.
-
-    Raises:
-        ConfigError: the block has experts in one fused weight.
-    """
-
-    def __init__(self, slots: Sequence[LinearSlot]) -> None:
         fused = [slot.kind for slot in slots if slot.module is None]
         if fused:
             raise ConfigError(
                 f"calibration.target_correction compares inputs token by token, and {fused[0]} "
                 "sees only the tokens that are sent to it; set calibration.target_correction=0"
             )
-        self._slots = list(slots)
-        self._sums: dict[str, Tensor] = {}
-        self._leader: dict[str, str] = {}
-        self.tokens = 0
+        wanted = self._wanted_inputs(index, slots, batches)
+        by_kind = {slot.kind: slot for slot in slots}
+        for kinds, inputs in wanted.items():
+            change = self._change(index, by_kind[kinds[0]], inputs)
+            for kind in kinds:
+                weight = by_kind[kind].read()
+                moved = weight.double() + self._strength * weight.double() @ change
+                by_kind[kind].write(moved.to(weight.dtype))
 
-    @contextmanager
-    def seeing(self) -> Iterator[dict[str, Tensor]]:
-        """Return the inputs of linear layers in forward passes of this context, by kind."""
-        inputs: dict[str, Tensor] = {}
+    def _wanted_inputs(
+        self, index: int, slots: Sequence[LinearSlot], batches: int
+    ) -> dict[tuple[str, ...], HiddenStates]:
+        """Return the full-precision model's inputs by the layers that read them, in their order.
 
-        def hook(kind: str) -> Any:  # noqa: ANN401 - a hook
-            def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                inputs[kind] = args[0] if args else next(iter(kwargs.values()))
-
-            return keep
-
-        handles = [
-            slot.module.register_forward_pre_hook(hook(slot.kind), with_kwargs=True)
-            for slot in self._slots
-            if slot.module is not None
-        ]
-        try:
-            yield inputs
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def add(self, wanted: Mapping[str, Tensor], present: Mapping[str, Tensor], tokens: int) -> None:
-        """Add one batch.
-
-        Args:
-            wanted: x by kind, ``(..., in)``.
-            present: x̂ by kind.
-            tokens: of the batch. Inputs of fewer (a mixture's experts) are left out: which tokens
-                they are differs between the two models.
+        Layers that do not see every token (a mixture's experts) are left out: which tokens they see
+        differs between the two models.
         """
-        self.tokens += tokens
-        leaders: dict[int, str] = {}
-        for kind, inputs in present.items():
-            if kind not in wanted or inputs.shape[:-1].numel() != tokens:
-                continue
-            leader = leaders.setdefault(id(inputs), kind)
-            self._leader.setdefault(kind, leader)
-            if leader != kind:
-                continue
-            flat = inputs.flatten(0, -2).float()
-            # The difference itself, since E[x x̂ᵀ] and H are large and nearly equal.
-            apart = wanted[kind].flatten(0, -2).float() - flat
-            if kind in self._sums:
-                self._sums[kind].addmm_(apart.T, flat)
-            else:
-                self._sums[kind] = apart.T @ flat
+        kept: dict[tuple[str, ...], HiddenStates] = {}
+        with torch.no_grad():
+            for batch, hidden in enumerate(self._reference):
+                with _inputs(slots) as seen:
+                    self._reference[batch] = self._stream.output(index, batch, hidden)
+                if batch >= batches:
+                    continue
+                readers: dict[int, list[str]] = {}
+                for kind, inputs in seen.items():
+                    if inputs.shape[:-1].numel() == hidden.shape[:-1].numel():
+                        readers.setdefault(id(inputs), []).append(kind)
+                for kinds in readers.values():
+                    states = kept.setdefault(tuple(kinds), self._reference.empty())
+                    states.append(seen[kinds[0]])
+        return {kinds: states for kinds, states in kept.items() if len(states) == batches}
 
-    def add_up(self, team: Team) -> None:
-        """Add up what all processes of a team saw."""
-        if team.size > 1:
-            for kind in sorted(self._sums):
-                team.add_up(self._sums[kind])
-            self.tokens = int(team.total([self.tokens])[0])
+    def _change(self, index: int, slot: LinearSlot, wanted: HiddenStates) -> Tensor:
+        """Return ``E[(x - x̂) x̂ᵀ] (H + damping)⁻¹``, ``(in, in)``, float64, for one input."""
+        width = slot.shape[1]
+        differs, second = (torch.zeros(width, width, device=wanted[0].device) for _ in range(2))
+        with torch.no_grad():
+            for batch, x in enumerate(wanted):
+                with _inputs([slot], stop=True) as seen:
+                    self._stream.output(index, batch, self._stream.hidden[batch])
+                present = seen[slot.kind].flatten(0, -2).float()
+                # The difference itself: E[x x̂ᵀ] and H are large and nearly equal.
+                differs.addmm_((x.flatten(0, -2).float() - present).T, present)
+                second.addmm_(present.T, present)
+        if team().size > 1:
+            team().add_up(differs)
+            team().add_up(second)
+        matrix = second.double()
+        typical = matrix.diagonal().mean()
+        # A channel that is always zero moves nothing; an input of zeros alone has any inverse.
+        matrix.diagonal().add_(self._damping * typical if float(typical) > 0 else 1.0)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if int(failed):
+            raise QuantizationError(
+                f"the second moment of {slot.kind}'s input is not positive definite when damped by "
+                f"{self._damping:g} of its mean diagonal: raise calibration.target_damping, or set "
+                "calibration.target_correction=0"
+            )
+        return torch.cholesky_solve(differs.double().mT, factor).mT
 
-    def mean(self, kind: str) -> Tensor | None:
-        """Return ``E[(x - x̂) x̂ᵀ]``, ``(in, in)``; None for a layer that was left out."""
-        leader = self._leader.get(kind)
-        return None if leader is None else self._sums[leader] / max(self.tokens, 1)
+
+class _SeenError(Exception):
+    """Ends a pass once the input that is looked for is known."""
+
+
+@contextmanager
+def _inputs(slots: Sequence[LinearSlot], *, stop: bool = False) -> Iterator[dict[str, Tensor]]:
+    """Return the inputs of linear layers in a forward pass of this context, in their order.
+
+    Args:
+        slots: the layers.
+        stop: end the pass at the first of them.
+    """
+    inputs: dict[str, Tensor] = {}
+
+    def hook(kind: str) -> Any:  # noqa: ANN401 - a hook
+        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            inputs[kind] = args[0] if args else next(iter(kwargs.values()))
+            if stop:
+                raise _SeenError
+
+        return keep
+
+    handles = [
+        slot.module.register_forward_pre_hook(hook(slot.kind), with_kwargs=True)
+        for slot in slots
+        if slot.module is not None
+    ]
+    try:
+        yield inputs
+    except _SeenError:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
