@@ -126,7 +126,7 @@ class _Table:
 def _sets(layouts: Sequence[Layout]) -> list[tuple[Layout, ...]]:
     """Return every set of layouts with one vector length."""
     lengths = sorted({layout.group_size for layout in layouts})
-    made = []
+    made: list[tuple[Layout, ...]] = []
     for length in lengths:
         own = [layout for layout in layouts if layout.group_size == length]
         made += chain.from_iterable(combinations(own, n) for n in range(1, len(own) + 1))
