@@ -20,6 +20,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from crvq.cli.typed_config import typed_config
+from tests.fresh import FreshProcesses
 
 # A busy machine is no reason to fail.
 settings.register_profile("crvq", deadline=None)
@@ -165,3 +166,11 @@ def compose_run(compose_config, tiny_overrides):
         return typed_config(compose_config(*combined(tiny_overrides, overrides)))
 
     return composed
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory):
+    """Runs programs in processes of their own that have imported torch."""
+    processes = FreshProcesses(tmp_path_factory.mktemp("fresh"))
+    yield processes
+    processes.close()

@@ -70,15 +70,23 @@ def run_py(
     return forked(command, output or folder / f"output-{number}.txt")
 
 
-def forked(work: Callable[[], object], output: Path) -> Forked:
-    """Start a child that does some work and appends its standard output and error to a file."""
-    output.touch()
+def forked(work: Callable[[], object], output: Path, errors: Path | None = None) -> Forked:
+    """Start a child that does some work.
+
+    Args:
+        work: done in the child.
+        output: the file that its standard output is appended to.
+        errors: that of standard error; by default the same.
+    """
+    files = output, errors or output
+    for file in files:
+        file.touch()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            said = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            own_process(os.open(os.devnull, os.O_RDONLY), said, said)
+            opened = [os.open(file, os.O_WRONLY | os.O_APPEND) for file in files]
+            own_process(os.open(os.devnull, os.O_RDONLY), *opened)
             code = _code_of(work)
         finally:
             leave(code)

@@ -1,8 +1,6 @@
 """Loading a folder: the same numbers as in process, through crvq.load and through transformers."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -39,7 +37,7 @@ def registered():
     register()
 
 
-def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tiny, packed_folder, tmp_path):
+def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tiny, packed_folder, fresh, tmp_path):
     model, _, weights = tiny
     in_process = decoded(model, weights, torch.float16)
     replace_linears(in_process, weights)
@@ -54,7 +52,8 @@ def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tiny, packed_folder, 
     )
     out = tmp_path / "logits.safetensors"
     threads = str(torch.get_num_threads())
-    subprocess.run([sys.executable, "-c", program, packed_folder, out, threads], check=True)
+    ended = fresh.run(program, packed_folder, out, threads)
+    assert ended.returncode == 0, ended.stderr
     found = load_file(out)
     with torch.no_grad():
         assert torch.equal(found["all"], in_process(IDS).logits)

@@ -1,9 +1,14 @@
 """Real multiruns of a small application in processes of their own."""
 
-import subprocess
+import os
+import runpy
 import sys
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from tests.forked import forked
+from tests.fresh import Ended
 
 APPLICATION = """
 import os
@@ -65,9 +70,16 @@ def application(tmp_path):
     (tmp_path / "config.yaml").write_text(CONFIG)
 
     def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "app.py", *arguments], cwd=tmp_path, capture_output=True, text=True
-        )
+        def work():
+            GlobalHydra.instance().clear()
+            os.chdir(tmp_path)
+            sys.argv = ["app.py", *arguments]
+            runpy.run_path("app.py", run_name="__main__")
+
+        number = len(list(tmp_path.glob("*.out")))
+        output, errors = tmp_path / f"{number}.out", tmp_path / f"{number}.err"
+        code = forked(work, output, errors).wait()
+        return Ended(code, output.read_text(), errors.read_text())
 
     return run
 

@@ -4,7 +4,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import sysconfig
 import threading
 from contextlib import contextmanager
@@ -21,17 +20,16 @@ _ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\S*?(?=\x1b|\s|$)")
 
 
 @pytest.fixture
-def record(tiny_overrides, tmp_path):
+def record(tiny_overrides, tmp_path, fresh):
     """The record of a tiny run that was mirrored, in a process of its own."""
     pytest.importorskip("trackio", reason="trackio is not installed")
     arguments = [one for one in tiny_overrides if one != "tracking=disabled"]
-    subprocess.run(
-        [sys.executable, "run.py", *arguments, "tracking=trackio", "compare_with=null"],
-        cwd=ROOT,
-        env=_environment(),
-        capture_output=True,
-        check=True,
-    )
+    ended = fresh.run(
+        f"import runpy; runpy.run_path({str(ROOT / 'run.py')!r}, run_name='__main__')",
+        *arguments, "tracking=trackio", "compare_with=null",
+        environment=_environment(),
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
     (path,) = tmp_path.glob("results/*/*/record.json")
     return read_record(path)
 

@@ -4,8 +4,6 @@ import json
 import os
 import socketserver
 import sqlite3
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -13,6 +11,12 @@ import pytest
 from crvq.report.where_next import where_next
 from crvq.tracking.record_schema import read_record
 from tests.conftest import ROOT
+
+RUN_PY = f"""
+import runpy, sys, warnings
+warnings.simplefilter("default", UserWarning)
+runpy.run_path({str(ROOT / "run.py")!r}, run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def listener():
 
 
 @pytest.fixture
-def tiny_run(tiny_overrides, tmp_path, listener):
+def tiny_run(tiny_overrides, tmp_path, listener, fresh):
     """A run in a process of its own (trackio reads its folder once), tempted to call elsewhere."""
     arguments = [*tiny_overrides, "tracking=trackio", "tracking.group=g", "compare_with=null"]
     address, asked = listener
@@ -45,13 +49,10 @@ def tiny_run(tiny_overrides, tmp_path, listener):
         "NO_PROXY": "",
     }
     kept = {name: value for name, value in os.environ.items() if name != "TRACKIO_DIR"}
-    finished = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *[a for a in arguments if a != "tracking=disabled"]],
-        cwd=ROOT,
-        env={**kept, **tempted, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default::UserWarning"},
-        capture_output=True,
-        text=True,
-        check=False,
+    finished = fresh.run(
+        RUN_PY,
+        *[one for one in arguments if one != "tracking=disabled"],
+        environment={**kept, **tempted, "OMP_NUM_THREADS": "1"},
     )
     assert finished.returncode == 0, finished.stderr
     assert asked == []
