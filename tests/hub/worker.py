@@ -21,6 +21,24 @@ from crvq.sources import hub
 CONF = Path(__file__).parents[2] / "conf"
 
 
+def tasks(config, cache):
+    """Where questions came from, and the first ones of each task."""
+    from crvq.evaluation.zero_shot_loading import leaves, load_tasks
+
+    load_tasks.cache_clear()
+    loaded = load_tasks(config, cache)
+    return {
+        "source": loaded.source,
+        "data": [task.data for task in loaded.tasks],
+        "digests": [task.digest for task in loaded.tasks],
+        "questions": {
+            leaf.task_name: list(leaf.eval_docs)[: config.limit]
+            for task in loaded.tasks
+            for leaf in leaves(task.members)
+        },
+    }
+
+
 def answer(action, overrides):
     hub._answers.clear()
     GlobalHydra.instance().clear()
@@ -31,6 +49,8 @@ def answer(action, overrides):
 
         return {"folder": str(run(config))}
     cache = Path(config.cache_dir)
+    if action == "tasks":
+        return tasks(config.eval.zero_shot, cache)
     loaded = load_model(config.model, cache)
     found = {"model": loaded.description, "tensors": len(loaded.model.state_dict())}
     if action == "texts":
