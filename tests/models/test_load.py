@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ from transformers.utils import logging
 
 from crvq.config import ModelConfig
 from crvq.errors import ConfigError, SourceError
+from crvq.models.complete import check_finite
 from crvq.models.load import load_model
 
 
@@ -146,3 +148,15 @@ def test_the_hubs_cache_is_read_offline_and_the_commit_is_told(model_folder, tmp
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     loaded = load_model(ModelConfig(name="x", source="hub", repo="nobody/tiny"), tmp_path)
     assert loaded.description == f"nobody/tiny@{commit}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_not_finite_is_found(value, dtype):
+    linear = torch.nn.Linear(7, 5, dtype=dtype)
+    linear.register_buffer("empty", torch.empty(0))
+    linear.weight.data[0, 0] = torch.finfo(dtype).max
+    check_finite(linear, "here")
+    linear.weight.data[4, 3] = value
+    with pytest.raises(SourceError, match="weight of here holds NaN or infinity"):
+        check_finite(linear, "here")
