@@ -31,11 +31,12 @@ _LIBRARIES = 620 * 2**20
 _BYTES_PER_TOKEN = 1200
 """Of a tokenizer per token of its vocabulary: resident memory of Gemma's, SmolLM2's is less."""
 _PROBE_WIDTHS = (256, 1024)
-_PROBE_ROWS = 192
+_PROBE_ROWS = (96, 288)
 _AROUND_PRODUCTS = 0.8
 """Speed of a whole pass relative to that of its products: attention and norms take the rest."""
 _TRAINED_LAYERS = 0.8
-"""Rounds that a trained layer takes, relative to a random one; from one run on SmolLM2-135M."""
+"""Seconds of a trained layer relative to those of the probes' random ones, where a method works in
+rounds; from SmolLM2-135M."""
 _UNLIMITED_WINDOWS = 64
 """Windows of a text that is evaluated in full, where its length is not known yet."""
 
@@ -161,6 +162,11 @@ def model_config(config: RunConfig) -> PretrainedConfig:
             f"dry_run: the shapes of {chosen.name} are not known before it is read; set "
             "model.architecture={model_type: llama, hidden_size: ..., ...} as config.json has it"
         )
+    if chosen.source == "path" and not Path(where).expanduser().is_dir():
+        raise SourceError(
+            f"dry_run: model.path={where}: there is no such folder; give one with a config.json, "
+            "or set model.architecture={model_type: llama, hidden_size: ..., ...} as it has it"
+        )
     try:
         return AutoConfig.from_pretrained(
             where, revision=chosen.revision, trust_remote_code=chosen.trust_remote_code
@@ -200,7 +206,7 @@ def _seconds(
     # Each block computes twice: for its inputs, and with quantized weights for the next block's.
     passes = config.finetune.windows(calibration) * calibration.length
     seconds["calibrate"] = 2 * (tokens + passes) * every / forward + 2 * tokens * products / exact
-    seconds["quantize"] = _quantize_seconds(method, shapes, device)
+    seconds["quantize"] = _quantize_seconds(method, shapes, size, device)
     if config.finetune.block is not None:
         # Forward and backward, and the codebooks' gradients, which cost about as much again.
         block = config.finetune.block
@@ -221,45 +227,84 @@ def _product_speed(dtype: torch.dtype, device: torch.device) -> float:
     return _AROUND_PRODUCTS * 2 * 1024**3 / best
 
 
-def _quantize_seconds(
-    method: Method[Any], shapes: list[LinearShape], device: torch.device
-) -> float:
-    """Measure the method on two small random layers, and scale to the model's.
+@dataclass(frozen=True)
+class _Cost:
+    """Seconds of one thread that a method takes for one random layer, by part."""
 
-    A layer costs ``out * in * (a + b * in)``: codes are chosen per weight, and products with H cost
-    as much per weight as there are in features.
+    per_input: float
+    """Once for all layers that read one input: what is remembered with H, as its factor is."""
+    per_layer: float
+    """Whatever the out features: as the factor of H in the layer's own order of columns."""
+    per_row: float
+    """For each out feature."""
+
+
+def _quantize_seconds(
+    method: Method[Any], shapes: list[LinearShape], size: Shapes, device: torch.device
+) -> float:
+    """Measure the method on small random layers of two widths, and scale to the model's.
+
+    Choosing codes costs ``out * in * (a + b * in)``: products with H take as much per weight as
+    there are in features. Factors of H cost ``in³`` however many rows there are.
     """
     narrow, wide = (_probe(method, width, device) for width in _PROBE_WIDTHS)
-    b = max(0.0, (wide - narrow) / (_PROBE_WIDTHS[1] - _PROBE_WIDTHS[0]))
-    a = max(0.0, narrow - b * _PROBE_WIDTHS[0])
+    low, high = _PROBE_WIDTHS
+
+    def scaled(small: float, large: float, width: int) -> float:
+        """``c + d * width³`` through both measurements."""
+        d = max(0.0, (large - small) / (high**3 - low**3))
+        return max(0.0, small - d * low**3) + d * width**3
+
+    b = max(0.0, (wide.per_row / high - narrow.per_row / low) / (high - low))
+    a = max(0.0, narrow.per_row / low - b * low)
     work = sum(s.out_features * s.in_features * (a + b * s.in_features) for s in shapes)
-    work *= _TRAINED_LAYERS
+    work += sum(scaled(narrow.per_layer, wide.per_layer, s.in_features) for s in shapes)
+    inputs = sum(scaled(narrow.per_input, wide.per_input, width) for width in size.inputs)
+    work += size.blocks * inputs
     if device.type == "cuda":
         return work
     return work / max(1, min(torch.get_num_threads(), 7))
 
 
-def _probe(method: Method[Any], width: int, device: torch.device) -> float:
-    """Return seconds per weight of one thread on a random layer of a width."""
+def _probe(method: Method[Any], width: int, device: torch.device) -> _Cost:
+    """Measure one thread on random layers of a width: few rows, the same again, more rows.
+
+    The second layer finds what the first one left with H; the third tells rows from the rest.
+    """
     generator = torch.Generator().manual_seed(width)
     inputs = torch.randn(2 * width, width, generator=generator)
     inputs *= torch.rand(width, generator=generator) + 0.2
     second = (inputs.T @ inputs / len(inputs)).to(device)
-    weight = torch.randn(_PROBE_ROWS, width, generator=generator).to(device) / width**0.5
+    few, more = _PROBE_ROWS
+    weight = torch.randn(more, width, generator=generator).to(device) / width**0.5
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
     try:
-        for attempt in range(2):  # the first one compiles kernels
-            linear = LinearInput("probe.mlp", "mlp", weight, Hessian(second), attempt, len(inputs))
-            begun = time.perf_counter()
-            list(method.quantize_block(0, [linear]))
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds = time.perf_counter() - begun
+        for _ in range(2):  # the first time compiles kernels
+            hessian = Hessian(second.clone())
+            first, again, whole = (
+                _layer_seconds(method, weight[:rows], hessian, len(inputs))
+                for rows in (few, few, more)
+            )
     finally:
         torch.set_num_threads(threads)
-    return seconds / weight.numel()
+    per_row = max(0.0, whole - again) / (more - few)
+    return _Cost(max(0.0, first - again), max(0.0, again - few * per_row), per_row)
+
+
+def _layer_seconds(
+    method: Method[Any], weight: torch.Tensor, hessian: Hessian, tokens: int
+) -> float:
+    """Return the seconds that a method takes for a layer; of the processor, if it works there."""
+    clock = time.perf_counter if weight.is_cuda else time.process_time
+    linear = LinearInput("probe.mlp", "mlp", weight, hessian, 1, tokens)
+    begun = clock()
+    (made,) = method.quantize_block(0, [linear])
+    if weight.is_cuda:
+        torch.cuda.synchronize(weight.device)
+    seconds = clock() - begun
+    return seconds * (_TRAINED_LAYERS if made.rounds > 1 else 1.0)
 
 
 def free_disk(folder: str) -> int:

@@ -12,12 +12,22 @@ from crvq.pipeline.run import run
 from crvq.tracking.record_schema import read_record
 from tests.conftest import ROOT
 
+PER_INPUT, PER_LAYER, PER_WEIGHT = 2e-9, 3e-9, 5e-6
+
+
+def layer_seconds(method, weight, hessian, tokens):
+    """A factor of H that is remembered, another that is not, and work per weight."""
+    rows, width = weight.shape
+    factor = 0.0 if hasattr(hessian, "factored") else PER_INPUT * width**3
+    hessian.factored = True
+    return factor + PER_LAYER * width**3 + PER_WEIGHT * rows * width
+
 
 @pytest.fixture(autouse=True)
 def no_probes(monkeypatch):
     """A machine of a known speed."""
     monkeypatch.setattr(estimates, "_product_speed", lambda dtype, device: 1e9)
-    monkeypatch.setattr(estimates, "_probe", lambda method, width, device: 1e-6 * width)
+    monkeypatch.setattr(estimates, "_layer_seconds", layer_seconds)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +63,21 @@ def test_time_is_counted_work_at_the_measured_speed(compose_run):
     assert found.seconds["evaluate quantized"] == found.seconds["evaluate full precision"]
     trained = estimate(compose_run("finetune=block", "finetune.samples=8"))
     assert trained.seconds["fine-tune blocks"] > 0
+
+
+def test_factors_of_h_are_charged_to_inputs_and_layers_and_not_to_rows(compose_run):
+    """Blocks of seven layers: in features 44 for one of them and 32 else, of four inputs."""
+    weights = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 44 * 32
+    layers = 6 * 32**3 + 44**3
+    inputs = 3 * 32**3 + 44**3
+    expected = PER_WEIGHT * weights + PER_LAYER * layers + PER_INPUT * inputs
+    found = estimate(compose_run("threads=1")).seconds["quantize"]
+    assert found == pytest.approx(3 * expected, rel=1e-6)
+
+
+def test_a_folder_that_is_not_there_is_said(compose_run):
+    with pytest.raises(SourceError, match=r"model\.path=/no/where: there is no such folder"):
+        estimate(compose_run("model.path=/no/where"))
 
 
 def test_a_model_is_known_by_its_yaml_alone(compose_run):
