@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from crvq.config.strict import NeutralAt
 from crvq.config.text import TextConfig
 
 
@@ -25,3 +26,26 @@ class CalibrationConfig(TextConfig):
         "quantized",
         description="whether a block sees inputs made by the already quantized blocks before it",
     )
+    target_correction: Annotated[float, NeutralAt(0.0)] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="how far weights are moved, before they are quantized, toward giving the "
+        "full-precision model's outputs for inputs made by quantized blocks (QEP, GPTAQ); 0: not",
+    )
+    target_damping: Annotated[float, NeutralAt(0.01)] = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="target_correction: of H's inverse, relative to H's mean diagonal",
+    )
+
+    @model_validator(mode="after")
+    def _errors_to_correct(self) -> Self:
+        if self.target_correction and self.stream == "full_precision":
+            raise ValueError(
+                f"target_correction={self.target_correction:g} makes up for errors of earlier "
+                "blocks, and stream=full_precision shows none; set stream=quantized, or "
+                "target_correction=0"
+            )
+        return self

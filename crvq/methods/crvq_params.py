@@ -44,7 +44,8 @@ class CrvqParams(AdditiveParams):
 
     allocation: Annotated[Literal["fixed", "model"], NeutralAt("fixed")] = Field(
         "fixed",
-        description="fixed: codes of codebook_bits everywhere; model: each linear's own width, "
+        description="fixed: codes of codebook_bits everywhere; model: each linear's own width and "
+        "each block's own vector length (allocation_group_sizes), "
         "chosen by measured loss for the model's total of bits (budget.bits, or as many as fixed "
         "codes would take)",
     )
@@ -55,6 +56,11 @@ class CrvqParams(AdditiveParams):
     )
     allocation_widths: Annotated[tuple[int, int], NeutralAt((6, 12))] = Field(
         (6, 12), description="allocation=model: the narrowest and the widest codes"
+    )
+    allocation_group_sizes: Annotated[tuple[int, ...], NeutralAt(())] = Field(
+        (),
+        description="allocation=model: vector lengths that each block chooses from; empty: "
+        "group_size alone",
     )
     allocation_blocks: Annotated[int, NeutralAt(4)] = Field(
         4, ge=1, description="allocation=model: blocks that losses are measured on"
@@ -72,6 +78,12 @@ class CrvqParams(AdditiveParams):
         if not 1 <= low < high <= 16:
             raise ValueError(
                 f"allocation_widths=[{low},{high}]: give the narrowest and the widest, from 1 to 16"
+            )
+        wrong = [d for d in self.allocation_group_sizes if not 1 <= d <= 64]
+        if wrong or len(set(self.allocation_group_sizes)) < len(self.allocation_group_sizes):
+            raise ValueError(
+                f"allocation_group_sizes={list(self.allocation_group_sizes)}: give different "
+                "vector lengths from 1 to 64"
             )
         if self.allocation == "model" and self.codebook_scope != "block":
             raise ValueError(

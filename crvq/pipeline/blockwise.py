@@ -20,6 +20,7 @@ from crvq.models.blocks import LinearSlot, find_slots
 from crvq.models.output_gradients import squared_output_gradients
 from crvq.models.second_moments import InputCollector
 from crvq.pipeline.context import RunContext
+from crvq.pipeline.corrected_targets import CorrectedTargets
 from crvq.pipeline.division import divided
 from crvq.pipeline.finetuning import BlockTuner
 from crvq.pipeline.fingerprint import derived_seed
@@ -67,6 +68,11 @@ class BlockwiseQuantizer:
         self._seed, self._skip = config.seed, config.model.skip_linears
         self._quantized_stream = config.calibration.stream == "quantized"
         self._tuner = BlockTuner(config, stream) if config.finetune.block is not None else None
+        self._targets: CorrectedTargets | None = None
+        if config.calibration.target_correction:
+            self._targets = CorrectedTargets(
+                stream, config.calibration.target_correction, config.calibration.target_damping
+            )
         self._train_kinds = config.finetune.train
         collected = -(-config.calibration.samples // config.calibration.batch_size)
         self._collected = len(team().mine(collected))
@@ -239,6 +245,8 @@ class BlockwiseQuantizer:
             self._tuner.before_quantization(index)
         if not self._quantized_stream:
             self._stream.advance(index)
+        if self._targets is not None:
+            self._targets.advance(index)
         stored = self._store.load_block(index, ModelShapes.of(self._blocks[index], self._skip))
         put_block(self._blocks[index], stored, self._skip)
         self._follow(stored.weights)
@@ -252,9 +260,11 @@ class BlockwiseQuantizer:
     def _quantize(self, index: int) -> list[LayerRow]:
         begun = time.perf_counter()
         self._listener.note(f"block {index}: reading inputs")
-        inputs, slots, outputs = self.block_inputs(index)
         if self._tuner is not None:
             self._tuner.before_quantization(index)
+        if self._targets is not None:
+            self._targets.move(index, find_slots(self._blocks[index], self._skip), self._collected)
+        inputs, slots, outputs = self.block_inputs(index)
         by_kind = {slot.kind: slot for slot in slots}
         collected = time.perf_counter()
         self.seconds["calibrate"] += collected - begun

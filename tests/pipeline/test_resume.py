@@ -76,6 +76,7 @@ def assert_same(folder, whole):
 VARIANTS = {
     "plain": [],
     "full_precision_stream": ["calibration.stream=full_precision"],
+    "target_correction": ["calibration.target_correction=0.5"],
     "model_scope": ["crvq.codebook_scope=model", "crvq.codebook_dtype=int8"],
     "block_scope": ["crvq.codebook_scope=block"],
     "bfloat16": ["activation_dtype=bfloat16"],

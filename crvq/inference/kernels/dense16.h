@@ -3,6 +3,10 @@
 
 #include "linear.h"
 
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 // Vectors wider than the processor's are passed in memory: nothing outside this file sees them.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
@@ -10,15 +14,23 @@ namespace {
 
 enum Half : int32_t { kBrain = 0, kIeee = 1 };
 
-typedef uint16_t Halves __attribute__((vector_size(32), aligned(2)));
-typedef uint32_t Words __attribute__((vector_size(64)));
-typedef float Floats __attribute__((vector_size(64), aligned(4)));
+// Eight lanes are one AVX2 register. Of sixteen, GCC for AVX2 keeps half in memory, and the product
+// takes five times as long; with AVX-512, eight lanes read as fast as memory can.
+typedef uint16_t Halves __attribute__((vector_size(16), aligned(2)));
+typedef uint32_t Words __attribute__((vector_size(32)));
+typedef float Floats __attribute__((vector_size(32), aligned(4)));
+constexpr int kLanes = 8;
+constexpr int kSums = 4;  // sums, so that additions do not wait for each other
 
 template <int Kind>
 inline Floats widen(const uint16_t* p) {
+#if defined(__F16C__)
+  if (Kind == kIeee)
+    return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#endif
   const Words word = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words);
   if (Kind == kBrain) return reinterpret_cast<Floats>(word << 16);
-  // As `from_half`, sixteen at a time; infinities do not occur in weights.
+  // As `from_half`, eight at a time; infinities do not occur in weights.
   const Floats magnitude = reinterpret_cast<Floats>((word & 0x7fff) << 13) * 0x1p112f;
   return reinterpret_cast<Floats>(reinterpret_cast<Words>(magnitude) | ((word & 0x8000) << 16));
 }
@@ -33,15 +45,15 @@ inline float narrow(uint16_t number, int kind) {
 
 template <int Kind>
 float dot16(const uint16_t* row, const float* x, int64_t in) {
-  Floats first = {}, second = {};  // two sums, so that additions do not wait for each other
+  Floats sums[kSums] = {};
   int64_t i = 0;
-  for (; i + 32 <= in; i += 32) {
-    first += widen<Kind>(row + i) * *reinterpret_cast<const Floats*>(x + i);
-    second += widen<Kind>(row + i + 16) * *reinterpret_cast<const Floats*>(x + i + 16);
-  }
-  first += second;
+  for (; i + kSums * kLanes <= in; i += kSums * kLanes)
+    for (int s = 0; s < kSums; ++s)
+      sums[s] += widen<Kind>(row + i + s * kLanes) *
+                 *reinterpret_cast<const Floats*>(x + i + s * kLanes);
+  const Floats all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   float sum = 0;
-  for (int lane = 0; lane < 16; ++lane) sum += first[lane];
+  for (int lane = 0; lane < kLanes; ++lane) sum += all[lane];
   for (; i < in; ++i) sum += narrow(row[i], Kind) * x[i];
   return sum;
 }
