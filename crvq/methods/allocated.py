@@ -109,8 +109,13 @@ class AllocatedMethod(Method[CrvqParams]):
         """Nothing: codebooks of one block do not depend on another's."""
 
     def count_bits(self, shapes: Sequence[LinearShape]) -> BitCount:
-        """Return the bits that the division is to come to, as if all codes had one width."""
-        return CrvqMethod(self.params, self.seed).count_bits(shapes)
+        """Return the bits that the division comes to: of the one layout that nearly fills them."""
+        wanted = self.params.allocation_bits
+        if wanted is None:
+            return self._with(self._usual).count_bits(shapes)
+        counts = [self._with(layout).count_bits(shapes) for layout in self._every_layout()]
+        fitting = [one for one in counts if one.total <= wanted * _weights(shapes)]
+        return max(fitting or counts, key=lambda one: one.total)
 
     def fit_budget(self, bits: float, shapes: Sequence[LinearShape]) -> CrvqParams:
         """Return the parameters with the budget in them; the division follows the probes."""
@@ -152,6 +157,21 @@ class AllocatedMethod(Method[CrvqParams]):
     @property
     def _usual(self) -> Layout:
         return Layout(self.params.group_size, self.params.codebook_bits)
+
+    def _one_for_all(self) -> Layout:
+        """Return the layout that all codes would have if bits were not divided."""
+        wanted = self.params.allocation_bits
+        if wanted is None:
+            return self._usual
+        rates = {
+            layout: layout.codebook_bits / layout.group_size for layout in self._every_layout()
+        }
+        # Codes are nearly all of the bits; of equal rates the longer vector loses less.
+        return min(rates, key=lambda x: (abs(rates[x] - wanted), -x.group_size))
+
+    def _every_layout(self) -> list[Layout]:
+        low, high = self.params.allocation_widths
+        return [Layout(d, width) for d in self._lengths for width in range(low, high + 1)]
 
     def _widths(self) -> list[dict[str, int]]:
         return [
@@ -250,6 +270,8 @@ class AllocatedMethod(Method[CrvqParams]):
         return crvq_bits(self._params(layout), shape, block)
 
     def _layout(self, block: int, kind: str) -> Layout:
+        if not self._layouts:  # nothing was divided: a layer is quantized for its time alone
+            return self._one_for_all()
         own = self._layouts[block]
         usual = next(iter(own.values()), self._usual)
         return own.get(kind, Layout(usual.group_size, self.params.codebook_bits))

@@ -12,6 +12,7 @@ from crvq.methods.method import LinearShape
 from crvq.pipeline.run import run
 from crvq.tracking.csv_files import read_layers
 from crvq.tracking.record_schema import read_record
+from tests.methods.linear_examples import random_linear
 
 ASKED = [
     "crvq.allocation=model",
@@ -131,6 +132,18 @@ def test_vector_lengths_are_chosen_within_the_budget(compose_run, tmp_path):
         width = record["effective"]["code_widths"][row.block][row.kind]
         wanted = width / sizes[row.block] * row.in_features * row.out_features
         assert row.bit_parts["codes"] == pytest.approx(wanted)
+
+
+def test_a_layer_can_be_timed_before_anything_is_divided():
+    params = CrvqParams(
+        **LAYOUT, allocation_group_sizes=(4, 8), allocation_widths=(2, 6), allocation_bits=1
+    )
+    method = AllocatedMethod(params, 0)
+    linear = random_linear(16, 32)
+    (done,) = method.quantize_block(0, [linear])
+    assert done.weight.bits().codes == 16 * 32  # codes of 4 bits for 4 weights
+    counted = method.count_bits([LinearShape("q", 1024, 1024)]).total / 1024**2
+    assert 0.75 < counted <= 1  # with codebooks and scales
 
 
 def test_vector_lengths_out_of_reach_are_refused():
