@@ -120,8 +120,10 @@ def own_process(stdin: int, stdout: int, stderr: int) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # The parent's temporary folders are the parent's to remove.
+    # The parent's temporary folders are the parent's to remove; W&B's falls to an exit function.
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
+    atexit._clear()
     for source, target in ((stdin, 0), (stdout, 1), (stderr, 2)):
         os.dup2(source, target)
     # pytest has put files of its own in their place.
