@@ -155,7 +155,7 @@ class OptunaSweeper(Sweeper):
                 jobs.append([*fixed, *drawn])
             returns = self._launcher.launch(jobs, initial_job_idx=number)
             for trial, returned in zip(trials, returns, strict=True):
-                self._tell(study, trial, returned)
+                self._report(study, trial, returned)
             number += len(trials)
             done = self._done(study)
         self._print(study)
@@ -197,7 +197,7 @@ class OptunaSweeper(Sweeper):
 
         return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)))
 
-    def _tell(self, study: Any, trial: Any, returned: JobReturn) -> None:  # noqa: ANN401
+    def _report(self, study: Any, trial: Any, returned: JobReturn) -> None:  # noqa: ANN401
         from optuna.trial import TrialState
 
         try:

@@ -32,9 +32,9 @@ class AllocatedMethod(Method[CrvqParams]):
     A few blocks are looked at in full precision. Each is quantized by a part of its rows, for each
     vector length, at the narrowest, a middle and the widest width; in between and beyond, the
     logarithm of the loss is taken to be linear in the width, and linear in depth between the blocks
-    looked at. What is made
-    small is the sum over all layers of ``tr(E H Eᵀ)`` times the mean squared gradient of the
-    model's loss in the layer's outputs (``fisher``), or divided by ``tr(W H Wᵀ)`` (``relative``).
+    looked at. What is made small is the sum over all layers of ``tr(E H Eᵀ)`` times the mean
+    squared gradient of the model's loss in the layer's outputs (``fisher``), or divided by
+    ``tr(W H Wᵀ)`` (``relative``).
 
     Args:
         params: ``allocation=model``; ``codebook_scope=block``.

@@ -62,10 +62,23 @@ class RotatedMethod(Method[Any]):
         """Of the method."""
         self.inner.restore_shared(tensors)
 
+    def plan(self) -> dict[str, Any]:
+        """Of the method."""
+        return self.inner.plan()
+
+    def restore_plan(self, plan: Mapping[str, Any]) -> None:
+        """Of the method."""
+        self.inner.restore_plan(plan)
+
     @property
     def divides_blocks(self) -> bool:
         """As the method."""
         return self.inner.divides_blocks
+
+    @property
+    def wants_sensitivity(self) -> bool:
+        """As the method: outputs, which it is about, are the same in any basis of the inputs."""
+        return self.inner.wants_sensitivity
 
     def on_block_stored(self, weights: Mapping[str, QuantizedWeight]) -> None:
         """Show the method its own weights."""

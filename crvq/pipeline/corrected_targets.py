@@ -7,8 +7,8 @@ those of the full-precision model as nearly as inputs x̂ allow:
     W' = W + α W E[(x - x̂) x̂ᵀ] (H + damping)⁻¹,   H = E[x̂ x̂ᵀ].
 
 Quantization then works on W'. α = 1 is the solution itself (GPTAQ, arXiv 2504.02692, asks for it
-column by column). It makes outputs smaller where x̂ says little about x, which later layers feel, so
-a smaller α does better where errors are large (QEP, arXiv 2504.09629, takes 1/2).
+column by column); as in any regression, outputs come out smaller the less x̂ says about x. A smaller
+α keeps more of their size, and did better near 1 bit (QEP, arXiv 2504.09629, takes 1/2).
 
 Layers of a block are moved in the order in which they run, those with one input together, and each
 sees inputs that layers moved before it make: moved for inputs of unmoved ones, each would take back

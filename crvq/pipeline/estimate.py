@@ -98,6 +98,10 @@ def estimate(config: RunConfig) -> Estimate:
     placement = wanted.resolve(total * dtype.itemsize, size.width, device)
     copies = 2 if config.finetune.block is not None else 1
     memory = {"libraries": _LIBRARIES, **peak_memory(size, placement, tokens, copies)}
+    if config.calibration.target_correction and placement != "disk":
+        # The full-precision model's hidden states, and its inputs of one block's linear layers.
+        looked_at = config.calibration.samples * config.calibration.length
+        memory["full-precision inputs"] = 4 * (tokens * size.width + looked_at * sum(size.inputs))
     vocabulary = int(model.config.get_text_config().vocab_size)
     memory |= _memory_of_vocabulary(config, vocabulary, memory, device)
     asked, used = config.method_params.model_dump(), method.params.model_dump()
@@ -206,6 +210,14 @@ def _seconds(
     # Each block computes twice: for its inputs, and with quantized weights for the next block's.
     passes = config.finetune.windows(calibration) * calibration.length
     seconds["calibrate"] = 2 * (tokens + passes) * every / forward + 2 * tokens * products / exact
+    if calibration.target_correction:
+        # The full-precision model's pass, and for each input of a block one that ends there: half
+        # a block on average. Two products and a Cholesky solve in float64 for each input.
+        passing = (passes + tokens * len(size.inputs) / 2) * every
+        solving = sum(width**3 for width in size.inputs) * size.blocks
+        seconds["calibrate"] += (
+            2 * passing / forward + (4 * tokens * products + 5 * solving) / exact
+        )
     seconds["quantize"] = _quantize_seconds(method, shapes, size, device)
     if config.finetune.block is not None:
         # Forward and backward, and the codebooks' gradients, which cost about as much again.

@@ -48,8 +48,9 @@ def solve_linear_parts(
     least = slope * torch.finfo(torch.float32).eps ** 2
     for _ in range(steps):
         image = pullback(decode(direction) @ second_moment)
-        bend = _dot(direction, image)
-        length = torch.where((bend > 0) & (slope > least), slope / bend, 0.0)
+        direction_curvature = _dot(direction, image)
+        usable = (direction_curvature > 0) & (slope > least)
+        length = torch.where(usable, slope / direction_curvature, 0.0)
         for name in solution:
             solution[name] += length * direction[name]
             residual[name] = residual[name] - length * image[name]

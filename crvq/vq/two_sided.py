@@ -112,8 +112,8 @@ def _regress(
     """Minimize ``‖W - U Vᵀ‖² + p ‖U - Z‖² + λ ‖U‖²`` over U, p and λ relative to VᵀV."""
     gram = other.T @ other
     mean = gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-    pull, ridge = penalty * mean, regularization * mean
-    target = weight @ other + pull * towards
-    gram.diagonal().add_(pull + ridge)
+    coupling, ridge = penalty * mean, regularization * mean
+    target = weight @ other + coupling * towards
+    gram.diagonal().add_(coupling + ridge)
     factor = torch.linalg.cholesky(gram)
     return torch.cholesky_solve(target.T, factor).T

@@ -55,16 +55,16 @@ def test_all_configurations_are_in_the_package(installed):
 
 
 def test_a_sweep_composes_from_the_package_in_any_folder(installed, tmp_path):
-    told = answer(installed, tmp_path, "--cfg", "job", "+experiments=importance", "seed=3")
-    assert told.returncode == 0, told.stderr
-    assert "experiment: smollm2-importance" in told.stdout
-    assert "seed: 3" in told.stdout
+    reply = answer(installed, tmp_path, "--cfg", "job", "+experiments=importance", "seed=3")
+    assert reply.returncode == 0, reply.stderr
+    assert "experiment: smollm2-importance" in reply.stdout
+    assert "seed: 3" in reply.stdout
 
 
 def test_mistakes_are_refused_there_as_well(installed, tmp_path):
-    told = answer(installed, tmp_path, "method=crqv")
-    assert told.returncode == 2
-    assert "did you mean crvq?" in told.stderr
+    reply = answer(installed, tmp_path, "method=crqv")
+    assert reply.returncode == 2
+    assert "did you mean crvq?" in reply.stderr
 
 
 def test_the_command_is_declared(installed):

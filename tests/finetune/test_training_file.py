@@ -49,7 +49,7 @@ def fresh(toy):
             return block_probe("mse", outputs, hidden[step % 4].flip(0), 1.0, signs)
 
         run = training.run
-        training.run = lambda losses, validate, *told: run(losses, validate, *told, probe=probe)
+        training.run = lambda losses, validate, *rest: run(losses, validate, *rest, probe=probe)
         return free, training, losses, validate
 
     return build

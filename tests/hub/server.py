@@ -197,8 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(
         self, status: int, code: str, message: str, headers: dict[str, str] | None = None
     ) -> None:
-        told = {"X-Error-Code": code, "X-Error-Message": message, **(headers or {})}
-        self._send(status, json.dumps({"error": message}).encode(), told)
+        all_headers = {"X-Error-Code": code, "X-Error-Message": message, **(headers or {})}
+        self._send(status, json.dumps({"error": message}).encode(), all_headers)
 
     def _send(
         self, status: int, content: bytes, headers: dict[str, str] | None = None, cut: bool = False

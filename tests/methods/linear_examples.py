@@ -10,11 +10,11 @@ QUICK = {"codebook_bits": 4, "extended_bits": 4, "max_rounds": 3, "kmeans_iterat
 
 
 def second_moment(in_features, seed=0, tokens=200):
-    """E[x xᵀ] of correlated inputs whose channels differ in heat."""
+    """E[x xᵀ] of correlated inputs whose channels differ in size."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(in_features, in_features, generator=generator)
-    heat = torch.logspace(-1, 1, in_features)[torch.randperm(in_features, generator=generator)]
-    x = torch.randn(tokens, in_features, generator=generator) @ mixing * heat
+    sizes = torch.logspace(-1, 1, in_features)[torch.randperm(in_features, generator=generator)]
+    x = torch.randn(tokens, in_features, generator=generator) @ mixing * sizes
     return x.T @ x / tokens
 
 

@@ -9,6 +9,7 @@ from crvq.methods.allocated import AllocatedMethod, _line
 from crvq.methods.allocation import Layout
 from crvq.methods.crvq_params import CrvqParams
 from crvq.methods.method import LinearShape
+from crvq.pipeline.context import run_method
 from crvq.pipeline.run import run
 from crvq.tracking.csv_files import read_layers
 from crvq.tracking.record_schema import read_record
@@ -144,6 +145,16 @@ def test_a_layer_can_be_timed_before_anything_is_divided():
     assert done.weight.bits().codes == 16 * 32  # codes of 4 bits for 4 weights
     counted = method.count_bits([LinearShape("q", 1024, 1024)]).total / 1024**2
     assert 0.75 < counted <= 1  # with codebooks and scales
+
+
+def test_a_rotated_basis_changes_neither_the_objective_nor_what_is_stored(compose_run, tmp_path):
+    config = compose_run(*ASKED, "rotation=hadamard")
+    method = run_method(config, config.method_params)
+    assert method.wants_sensitivity
+    folder = run(config)
+    widths = read_record(folder)["effective"]["code_widths"]
+    manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
+    assert manifest["plan"]["codebook_bits"] == widths
 
 
 def test_vector_lengths_out_of_reach_are_refused():

@@ -100,8 +100,8 @@ def test_parameters_that_cannot_be_used(params, message):
 
 
 def test_the_hottest_columns_are_salient():
-    heat = torch.ones(32)
-    heat[[3, 17]] = 1000.0
-    linear = random_linear(hessian=Hessian(heat.diag()))
+    diag_h = torch.ones(32)
+    diag_h[[3, 17]] = 1000.0
+    linear = random_linear(hessian=Hessian(diag_h.diag()))
     result = quantize("billm", linear, block_size=16, most_salient=0.1)
     assert result.weight.salient.nonzero()[:, 0].tolist() == [3, 17]

@@ -86,9 +86,9 @@ def test_linears_that_read_one_input_come_out_as_with_copies_of_it():
     copy = Hessian(second_moment(30))
     one, other = (random_linear(in_features=30, seed=s, hessian=shared) for s in (1, 2))
     apart = random_linear(in_features=30, seed=2, hessian=copy)
-    _, beside = crvq().quantize_block(0, [one, other])
+    _, second = crvq().quantize_block(0, [one, other])
     (alone,) = crvq().quantize_block(0, [apart])
-    assert torch.equal(beside.weight.dequantize(), alone.weight.dequantize())
+    assert torch.equal(second.weight.dequantize(), alone.weight.dequantize())
 
 
 @pytest.mark.parametrize("importance", importance_names())
@@ -112,9 +112,9 @@ def test_in_features_that_do_not_divide_are_padded_and_counted(in_features, d):
     padding = -in_features % d
     groups = (in_features + padding) // d
     assert result.weight.code.groups == groups
-    told = f"{padding} of {in_features + padding} channels are padding"
-    assert (told in result.notes) == (padding > 0)
-    # The solver also answers for the padding, whose heat is next to nothing.
+    padded = f"{padding} of {in_features + padding} channels are padding"
+    assert (padded in result.notes) == (padding > 0)
+    # The solver also answers for the padding, whose energy is next to nothing.
     exact = relative_loss(linear, restored)
     assert result.relative_loss == pytest.approx(exact, rel=0.02, abs=1e-5)
 

@@ -21,8 +21,8 @@ def test_planned_bits_are_those_of_the_result(shape, d, reorder, ratio):
         extended_bits=2,
     )  # fmt: skip
     (result,) = method.quantize_block(0, [linear])
-    told = LinearShape(linear.kind, *shape)
-    assert crvq_bits(method.params, told, [told]) == result.weight.bits()
+    of_shape = LinearShape(linear.kind, *shape)
+    assert crvq_bits(method.params, of_shape, [of_shape]) == result.weight.bits()
 
 
 def test_linears_that_share_codebooks_pay_for_one_set_together():

@@ -22,8 +22,8 @@ def test_what_is_told_is_what_is_stored(in_features, group_size, act_order):
 def test_act_order_starts_with_the_hottest_channel_and_stores_where_it_was():
     linear = random_linear()
     order = quantize("gptq", linear, act_order=True).weight.order
-    heat = linear.hessian.matrix.diagonal()[order]
-    assert torch.equal(heat, heat.sort(descending=True).values)
+    diag_h = linear.hessian.matrix.diagonal()[order]
+    assert torch.equal(diag_h, diag_h.sort(descending=True).values)
 
 
 def test_feedback_beats_rtn():
@@ -62,10 +62,10 @@ def test_dead_channels_and_zero_rows():
 def test_shared_or_copied_hessian_and_company_change_nothing():
     shared = Hessian(second_moment(32))
     one, other = (random_linear(seed=s, hessian=shared) for s in (1, 2))
-    _, beside = make("gptq").quantize_block(0, [one, other])
+    _, together = make("gptq").quantize_block(0, [one, other])
     (alone,) = make("gptq").quantize_block(3, [other])
-    assert torch.equal(beside.weight.codes, alone.weight.codes)
-    assert relative_loss(other, beside.weight.dequantize()) < 0.2
+    assert torch.equal(together.weight.codes, alone.weight.codes)
+    assert relative_loss(other, together.weight.dequantize()) < 0.2
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,9 @@ def test_parameters_that_cannot_be_used(params, message):
 
 def test_codebooks_spend_their_entries_on_hot_channels():
     """Uncorrelated channels, every second one hot: the hot one's error is far less."""
-    heat = torch.ones(32)
-    heat[::2] = 100.0
-    linear = random_linear(64, 32, hessian=Hessian(heat.diag()))
+    diag_h = torch.ones(32)
+    diag_h[::2] = 100.0
+    linear = random_linear(64, 32, hessian=Hessian(diag_h.diag()))
     weight = quantize("gptvq", linear, **QUICK, vector_size=2, update_steps=0).weight
     error = (weight.dequantize() - linear.weight).square().mean(0)
     assert float(error[::2].mean()) < 0.1 * float(error[1::2].mean())

@@ -1,4 +1,4 @@
-"""OBQ against its definition: H of the weights that are left inverted anew at every step."""
+"""OBQ against its definition: H of the weights that are left inverted again at every step."""
 
 import itertools
 

@@ -28,7 +28,7 @@ def test_more_salient_weights_lose_less():
 
 
 def test_the_costliest_weights_are_a_better_choice_than_the_largest():
-    """Where channels differ in heat, as these do."""
+    """Where channels differ in size, as these do."""
     linear = random_linear(48, 32)
     by_size, by_cost = (
         quantize("pb_llm", linear, salient_metric=metric) for metric in ("magnitude", "hessian")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crvq.config.rotation import RotationConfig
-from crvq.methods import LinearShape, create_method, method_params
+from crvq.methods import LinearShape, Method, create_method, method_params
 from crvq.methods.budget import BudgetError, average_bits
 from crvq.methods.rotated import RotatedMethod
 from crvq.vq.hessian import Hessian
@@ -30,6 +30,12 @@ def rotated(name, rotation, **params):
 def test_what_is_stored_counted_and_lost_is_true(name, params, rotation):
     (result,) = rotated(name, rotation, **params).quantize_block(0, [random_linear()])
     check_result(result)
+
+
+def test_every_hook_of_a_method_reaches_it():
+    own = {"fits_budgets", "quantizes", "revision", "uses_solver"}  # of the class or instance
+    hooks = {name for name in vars(Method) if not name.startswith("_")} - own
+    assert hooks <= vars(RotatedMethod).keys()
 
 
 def test_an_outlier_channel_costs_a_grid_less_after_a_rotation():

@@ -81,10 +81,10 @@ def test_what_is_reported_is_what_is_stored(in_features, bits, outliers):
 
 def test_kept_are_the_most_sensitive_and_then_the_largest():
     weight = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    heat = torch.tensor([100.0, 1.0, 1.0, 1.0])
-    assert kept_weights(weight, heat, 0.25, 0.25).tolist() == [[True, False, False, True]]
-    assert kept_weights(weight, heat, 0.0, 0.5).tolist() == [[True, False, False, True]]
-    assert not kept_weights(weight, heat, 0.0, 0.0).any()
+    diag_h = torch.tensor([100.0, 1.0, 1.0, 1.0])
+    assert kept_weights(weight, diag_h, 0.25, 0.25).tolist() == [[True, False, False, True]]
+    assert kept_weights(weight, diag_h, 0.0, 0.5).tolist() == [[True, False, False, True]]
+    assert not kept_weights(weight, diag_h, 0.0, 0.0).any()
 
 
 def test_with_a_diagonal_h_it_beats_a_uniform_grid_and_outliers_help():

@@ -95,9 +95,9 @@ def test_a_residual_codebook_codes_what_the_main_one_leaves():
 
 
 def test_the_hottest_columns_are_the_outliers():
-    heat = torch.ones(32)
-    heat[[3, 17]] = 1000.0
-    linear = random_linear(hessian=Hessian(heat.diag()))
+    diag_h = torch.ones(32)
+    diag_h[[3, 17]] = 1000.0
+    linear = random_linear(hessian=Hessian(diag_h.diag()))
     result = quantize("vptq", linear, **QUICK, outlier_ratio=2 / 32, outlier_bits=8)
     assert result.weight.outlier.nonzero()[:, 0].tolist() == [3, 17]
     plain = quantize("vptq", linear, **QUICK)

@@ -154,7 +154,7 @@ def test_experts_that_are_not_applied_as_linears_have_none():
 
 
 def test_float32_sums_are_enough_for_long_streams():
-    """A hundred thousand tokens of very uneven heat, a window at a time, against float64.
+    """A hundred thousand tokens of very uneven size, a window at a time, against float64.
 
     Rounding errors of the sums are independent, so they grow like the root of the number of
     additions; they stay far below H's own sampling error, which is 1/√tokens.
@@ -163,9 +163,9 @@ def test_float32_sums_are_enough_for_long_streams():
     features, window, windows = 64, 1024, 128
     statistics = InputStatistics(torch.zeros(features, features))
     exact = torch.zeros(features, features, dtype=torch.float64)
-    heat = torch.logspace(-3, 3, features)
+    sizes = torch.logspace(-3, 3, features)
     for _ in range(windows):
-        x = torch.randn(window, features, generator=generator) * heat + 0.5 * heat
+        x = torch.randn(window, features, generator=generator) * sizes + 0.5 * sizes
         statistics.add(x[None])
         exact += x.double().T @ x.double()
     assert statistics.tokens == windows * window

@@ -121,9 +121,9 @@ def test_memory_of_the_processor_counts_too(compose_config):
 )
 def test_a_disk_that_takes_no_more_is_one_line(number, reason, tmp_path):
     one_line = f"{reason}.*the same command again: it resumes"
-    with pytest.raises(StorageError, match=one_line) as told, storage_advice(tmp_path):
+    with pytest.raises(StorageError, match=one_line) as raised, storage_advice(tmp_path):
         raise OSError(number, os.strerror(number), "block-003.safetensors")
-    assert "block-003.safetensors" in str(told.value)
+    assert "block-003.safetensors" in str(raised.value)
     with pytest.raises(FileNotFoundError), storage_advice(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "gone")
 

@@ -68,11 +68,11 @@ def assert_same(folder, whole):
 def test_blocks_are_trained_and_stored(finished):
     folder = finished(*BLOCK)
     record = read_record(folder)
-    told = record["finetune"]["block"]
-    assert told["blocks"] == 3
-    assert told["unchanged_blocks"] < 3
-    assert told["best_loss"] < told["first_loss"]
-    assert told["steps"] == 3 * 2 * 7
+    summary = record["finetune"]["block"]
+    assert summary["blocks"] == 3
+    assert summary["unchanged_blocks"] < 3
+    assert summary["best_loss"] < summary["first_loss"]
+    assert summary["steps"] == 3 * 2 * 7
     assert record["seconds"]["finetune_block"] > 0
     rows = curve(folder)
     assert [(row["block"], row["step"]) for row in rows] == [
@@ -127,7 +127,7 @@ def test_codes_change_and_are_stored(finished):
     """The share of changed codes in the record and the curve is that of the checkpoints."""
     plain = finished(*END_TO_END)
     folder = finished(*PV)
-    told = read_record(folder)["finetune"]
+    summary = read_record(folder)["finetune"]
     stores = [
         BlockStore.read(plain / BEFORE_END_TO_END),
         BlockStore.read(folder / BEFORE_END_TO_END),
@@ -138,7 +138,7 @@ def test_codes_change_and_are_stored(finished):
     )
     # The first block is quantized before anything is trained, so both runs start it alike.
     assert changed_share(first[:1], tuned[:1]) == pytest.approx(best_of_block(folder, 0))
-    assert changed_share(tuned, last) == pytest.approx(told["end_to_end"]["changed_codes"])
+    assert changed_share(tuned, last) == pytest.approx(summary["end_to_end"]["changed_codes"])
     tried = [float(row["changed_codes"]) for row in curve(folder)]
     assert max(tried) > 0
 
@@ -185,10 +185,10 @@ def test_a_run_cut_between_blocks_ends_as_the_uninterrupted_one(
     finished, variant, compose_run, tmp_path, monkeypatch
 ):
     whole = finished(*VARIANTS[variant])
-    told = read_record(whole)["finetune"]["block"]
-    assert told["best_loss"] <= told["first_loss"]
+    summary = read_record(whole)["finetune"]["block"]
+    assert summary["best_loss"] <= summary["first_loss"]
     # On so little text new codes may help no held-out window: then codes and values stay.
-    assert told["unchanged_blocks"] < 3 or "codes" in variant
+    assert summary["unchanged_blocks"] < 3 or "codes" in variant
     config = compose_run(*VARIANTS[variant], f"results_dir={tmp_path / 'cut'}")
     with monkeypatch.context() as patch:
         cut_power_after(patch, 1)
@@ -222,10 +222,10 @@ def test_a_run_cut_end_to_end_ends_as_the_uninterrupted_one(
 ):
     asked = stages if teacher is None else (*stages, f"finetune.end_to_end.teacher={teacher}")
     whole = finished(*asked)
-    told = read_record(whole)["finetune"]["end_to_end"]
-    assert told["steps"] == 12
-    assert stages is PV or told["best_step"] > 0
-    assert stages is PV or told["best_loss"] < told["first_loss"]
+    summary = read_record(whole)["finetune"]["end_to_end"]
+    assert summary["steps"] == 12
+    assert stages is PV or summary["best_step"] > 0
+    assert stages is PV or summary["best_loss"] < summary["first_loss"]
     elsewhere = (f"results_dir={tmp_path / 'cut'}", f"cache_dir={tmp_path / 'other'}")
     config = compose_run(*asked, *elsewhere)
     with monkeypatch.context() as patch:

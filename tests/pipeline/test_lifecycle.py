@@ -24,7 +24,7 @@ ASKED = ("eval.agreement={}",)
 
 
 def content(folder):
-    """Every file of a run by its name, but for what a later attempt may add beside it."""
+    """Every file of a run by its name, but for what a later attempt may add next to it."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

@@ -47,14 +47,21 @@ def result(folder):
         ["calibration.stream=full_precision"],
         ["finetune=block", "finetune.samples=8", "finetune.block.epochs=2"],
         ["crvq.codebook_scope=model"],
+        ["calibration.target_correction=0.5"],
         [
             "activation_dtype=bfloat16",
             "+eval/measure@eval.agreement=agreement",
             "+eval/measure@eval.generation=generation",
-            "eval.generation.max_new_tokens=8",
         ],
     ],
-    ids=["plain", "full-precision stream", "block fine-tuning", "shared codebooks", "bfloat16"],
+    ids=[
+        "plain",
+        "full-precision stream",
+        "block fine-tuning",
+        "shared codebooks",
+        "correction",
+        "bfloat16",
+    ],
 )
 def test_a_streamed_run_is_the_same(finished, placement, more, compose_run, tmp_path):
     whole = finished(*more, "placement=device")

@@ -50,9 +50,9 @@ def test_a_page_that_cannot_be_written_is_one_line(place, results, tmp_path, cap
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     assert main([str(results), "--out", str(tmp_path / place)]) == 1
-    told = capsys.readouterr().err
-    assert str(tmp_path / place) in told
-    assert len(told.splitlines()) == 1
+    reply = capsys.readouterr().err
+    assert str(tmp_path / place) in reply
+    assert len(reply.splitlines()) == 1
 
 
 @pytest.mark.parametrize("place", ["a", "a/1"])

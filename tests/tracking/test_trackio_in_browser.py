@@ -1,4 +1,4 @@
-"""trackio's own dashboard shows what a run told it."""
+"""trackio's own dashboard shows what a run sent it."""
 
 import os
 import re
@@ -55,14 +55,14 @@ def dashboard(folder, project):
     too_long = threading.Timer(45, server.kill)
     too_long.start()
     try:
-        told = []
+        reply = []
         for line in server.stdout:
-            told.append(line)
+            reply.append(line)
             found = _ADDRESS.search(line)
             if found:
                 break
         else:
-            pytest.fail("trackio show ended without an address: " + "".join(told))
+            pytest.fail("trackio show ended without an address: " + "".join(reply))
         yield found[0]
     finally:
         too_long.cancel()

@@ -72,10 +72,10 @@ def database(results):
 
 def test_a_run_can_be_read_back_and_nothing_was_asked_or_printed(tiny_run, tmp_path, monkeypatch):
     finished, record = tiny_run
-    told = finished.stdout + finished.stderr
-    assert "rackio project" not in told
-    assert "warning" not in told.lower()
-    assert "left out" not in told
+    reply = finished.stdout + finished.stderr
+    assert "rackio project" not in reply
+    assert "warning" not in reply.lower()
+    assert "left out" not in reply
 
     configs, history = database(tmp_path / "results")
     config = configs[record["run_id"]]

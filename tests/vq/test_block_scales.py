@@ -33,6 +33,6 @@ def test_a_block_of_zeros_leaves_the_others_as_they_were():
     weight = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
     codes, span = fit_block_scales(weight[:, 4:], 4)
     weight[:, :4] = 0
-    beside, same = fit_block_scales(weight, 4)
+    whole, same = fit_block_scales(weight, 4)
     assert torch.equal(span, same)
-    assert torch.equal(codes, beside[:, 1:])
+    assert torch.equal(codes, whole[:, 1:])

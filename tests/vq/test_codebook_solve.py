@@ -28,13 +28,13 @@ def design(linear, codebooks):
 
 def dense_codebooks(linears, codebooks):
     """The joint minimum, by a pseudo-inverse in float64."""
-    normal, pull = 0, 0
+    normal, right_side = 0, 0
     for linear in linears:
         slopes, h = design(linear, codebooks), linear.hessian.matrix.double()
         pushed = (slopes @ h) * linear.importance
         normal = normal + torch.einsum("poi,qoi->pq", pushed, slopes)
-        pull = pull + torch.einsum("poi,oi->p", pushed, linear.weight.double())
-    flat = torch.linalg.pinv(normal, hermitian=True, rtol=1e-10) @ pull
+        right_side = right_side + torch.einsum("poi,oi->p", pushed, linear.weight.double())
+    flat = torch.linalg.pinv(normal, hermitian=True, rtol=1e-10) @ right_side
     return list(flat.view(-1, codebooks[0].shape[1]).split([len(c) for c in codebooks]))
 
 

@@ -106,14 +106,14 @@ def test_tile_size_changes_no_code(monkeypatch, elements):
 
 
 @pytest.mark.parametrize("condition", [1e2, 1e6, 1e9])
-def test_the_incremental_pull_equals_the_recomputed_one(monkeypatch, condition):
+def test_the_incremental_residual_equals_the_recomputed_one(monkeypatch, condition):
     linear, codebooks = random_linear(32, 24, 4, (24, 3), (16, 16), 5, condition)
     state = {}
     real = coordinate_descent._descend_block
 
-    def spy(linear, codebooks, rows, decoded, pull, span, passes):
-        real(linear, codebooks, rows, decoded, pull, span, passes)
-        state.update(decoded=decoded, pull=pull)
+    def spy(linear, codebooks, rows, decoded, residual_h, span, passes):
+        real(linear, codebooks, rows, decoded, residual_h, span, passes)
+        state.update(decoded=decoded, residual_h=residual_h)
 
     monkeypatch.setattr(coordinate_descent, "_descend_block", spy)
     for _ in range(3):
@@ -123,5 +123,5 @@ def test_the_incremental_pull_equals_the_recomputed_one(monkeypatch, condition):
         error = linear.weight.double() - (decoded * linear.code.scales[:, None]).double()
         exact = error @ linear.hessian.matrix.double()
         size = float(linear.weight.norm() * torch.linalg.matrix_norm(linear.hessian.matrix, 2))
-        drift = float((state["pull"].double() - exact).norm())
+        drift = float((state["residual_h"].double() - exact).norm())
         assert drift < 2e-6 * size

@@ -140,10 +140,10 @@ def test_second_moments_summed_in_float32_over_long_streams_are_close_enough():
     """Running mean of x xᵀ, as calibration forms it: 400 batches, one channel 1000 times hotter."""
     generator = torch.Generator().manual_seed(0)
     single, double = torch.zeros(16, 16), torch.zeros(16, 16, dtype=torch.float64)
-    heat = torch.logspace(0, 3, 16)
+    energies = torch.logspace(0, 3, 16)
     mix = torch.randn(16, 16, generator=generator)
     for seen in range(400):
-        x = (torch.randn(64, 16, generator=generator) @ mix) * heat
+        x = (torch.randn(64, 16, generator=generator) @ mix) * energies
         single += (x.T @ x / 64 - single) / (seen + 1)
         double += (x.double().T @ x.double() / 64 - double) / (seen + 1)
     roots = double.diagonal().sqrt()

@@ -52,10 +52,10 @@ def test_the_error_is_that_of_a_trial_codebook():
 
 def test_a_hot_channel_comes_out_first():
     weight = torch.randn(64, 8, generator=seeded())
-    heat = torch.ones(8)
-    heat[5] = 50.0
+    diag_h = torch.ones(8)
+    diag_h[5] = 50.0
     found = channel_importance(
-        "error_activation", weight, Hessian(torch.diag(heat)), 4, 8, seeded()
+        "error_activation", weight, Hessian(torch.diag(diag_h)), 4, 8, seeded()
     )
     assert int(found.argmax()) == 5
 

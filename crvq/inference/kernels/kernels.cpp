@@ -19,7 +19,7 @@ int crvq_multiply(const Linear* linear, const float* x, int64_t tokens, float* y
   };
   if (threads > 1 && eights >= threads) {
     // With work for all threads, each takes tokens of its own and waits for nobody. (A branch and
-    // no `if` clause: teams inside an inactive region are made anew each time.)
+    // no `if` clause: teams inside an inactive region are made again each time.)
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t part = 0; part < eights; ++part) some(part, 1);
   } else {

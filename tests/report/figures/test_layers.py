@@ -29,17 +29,17 @@ def layers():
 
 def test_the_map_has_every_linear_in_the_order_of_a_block(layers):
     figure = loss_map_figure(layers[layers["folder"] == "a"], "run a")
-    (heat,) = figure.data
-    assert list(heat.y) == ["q&lt;", "down"]
-    assert list(heat.x) == [0, 1]
-    assert np.allclose(10 ** np.array(heat.z), [[0.08, 0.16], [0.16, 0.32]])
-    assert np.allclose(heat.customdata, [[0.08, 0.16], [0.16, 0.32]])
+    (heatmap,) = figure.data
+    assert list(heatmap.y) == ["q&lt;", "down"]
+    assert list(heatmap.x) == [0, 1]
+    assert np.allclose(10 ** np.array(heatmap.z), [[0.08, 0.16], [0.16, 0.32]])
+    assert np.allclose(heatmap.customdata, [[0.08, 0.16], [0.16, 0.32]])
 
 
 def test_a_loss_of_zero_leaves_a_gap(layers):
     layers.loc[0, "relative_loss"] = 0.0
-    (heat,) = loss_map_figure(layers[layers["folder"] == "a"], "run a").data
-    assert np.isnan(np.array(heat.z, dtype=float)).sum() == 1
+    (heatmap,) = loss_map_figure(layers[layers["folder"] == "a"], "run a").data
+    assert np.isnan(np.array(heatmap.z, dtype=float)).sum() == 1
 
 
 def test_a_line_a_run(layers):

@@ -75,9 +75,9 @@ def test_two_runs_side_by_side(browser, file):
         for key in ("sweep/run0", "sweep/run3"):
             page.locator(f"#run-table tr[data-key='{key}'] input").check()
         page.get_by_role("button", name="compare 2 runs").click()
-        told = page.locator("#panel").inner_text()
-        assert "method_params.critical_ratio" in told
-        assert "codebooks" not in told  # the same in both
+        text = page.locator("#panel").inner_text()
+        assert "method_params.critical_ratio" in text
+        assert "codebooks" not in text  # the same in both
         until(page, "document.querySelectorAll('#panel .main-svg').length > 0")
 
 

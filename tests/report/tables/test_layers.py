@@ -46,8 +46,8 @@ def test_the_best_run_of_each_layout_by_bits(runs_of, make_run):
 
 
 def test_the_best_layouts_and_not_the_smallest(runs_of, make_run):
-    ruin, best = make_run(9e9, bits=1.0), make_run(20.0, bits=2.0, group_size=4)
-    assert list(best_runs(runs_of(ruin, best), most=1)) == [best["run_id"]]
+    degenerate, best = make_run(9e9, bits=1.0), make_run(20.0, bits=2.0, group_size=4)
+    assert list(best_runs(runs_of(degenerate, best), most=1)) == [best["run_id"]]
 
 
 def test_a_sweep_of_the_critical_ratio_is_one_layout(runs_of, make_run):
